@@ -1,0 +1,179 @@
+"""The seam of the store: appends in, named queries out, one SQL for every size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
+
+from llmobs.records import (
+    Alert,
+    EventBatch,
+    Finding,
+    MetricBatch,
+    MonitorStatus,
+    Scores,
+    SpanBatch,
+)
+
+__all__ = ["Row", "State", "Store"]
+
+Row: TypeAlias = dict[str, Any]
+
+
+class Store(Protocol):
+    """Spans, scores, events and metrics."""
+
+    def append(
+        self,
+        segment: int,
+        spans: SpanBatch,
+        events: EventBatch,
+        metrics: MetricBatch,
+        *,
+        replay: bool = False,
+    ) -> int:
+        """Store one segment; when this returns it survives kill -9 and a power cut.
+
+        A span that is stored already (trace id and span id, within the last minutes) is
+        left out. With `replay` the segment may have been stored in part before: what is
+        there is counted, completed or replaced, and the roll-up minutes are rebuilt.
+
+        Returns:
+            Number of spans stored for this segment.
+
+        Raises:
+            StoreError: Nothing or only a part was stored; call again with `replay`.
+        """
+
+    def read(self, after: int, limit: int) -> tuple[SpanBatch, EventBatch, int]:
+        """Read whole segments above `after`, in order, until about `limit` spans.
+
+        Returns:
+            The spans, the events and the number of the last segment read (`after` when
+            there is nothing new).
+        """
+
+    def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
+        """Store scores of the spans read up to `segment`; NaN is not stored."""
+
+    def drop_scores(self, after: int) -> None:
+        """Forget scores of segments above `after` (an analysis that was not finished)."""
+
+    # Named queries. `since_ns`/`until_ns` bound the span's start. Filters are exact, None is any.
+    # "calls" are spans of inference operations; money is USD, time is ms, ids are hex.
+
+    def overview(self, since_ns: int, until_ns: int, **filters: str | None) -> Row:
+        """Return totals and breakdowns of a window.
+
+        Returns:
+            calls, errors, error_ratio, sessions, users, cost_usd, unpriced_calls,
+            input_tokens, output_tokens, p50_ms, p95_ms, p99_ms, ttft_p95_ms (None: unknown);
+            by_model, by_feature, by_service, by_error: lists of {name, calls, errors,
+            cost_usd, p95_ms}, most calls first; scores: list of {name, target, n, mean,
+            fail_ratio, n_fail}.
+        """
+
+    def series(self, since_ns: int, until_ns: int, step_s: int, **filters: str | None) -> list[Row]:
+        """Return one row a step: ts_ms, calls, errors, cost_usd, p50_ms, p95_ms, input_tokens, output_tokens."""
+
+    def sessions(
+        self,
+        since_ns: int,
+        until_ns: int,
+        limit: int = 100,
+        order: Literal["last", "cost", "calls", "errors"] = "last",
+        **filters: str | None,
+    ) -> list[Row]:
+        """Return sessions: session_id, user_id, service, features, models, first_ms, last_ms,
+
+        traces, calls, errors, input_tokens, output_tokens, cost_usd, unpriced_calls, flags
+        (scores with label "fail").
+        """
+
+    def session(self, session_id: str) -> Row | None:
+        """Return one session as in `sessions`, with traces: list as in `traces`; None if unknown."""
+
+    def traces(
+        self, since_ns: int, until_ns: int, limit: int = 100, **filters: str | None
+    ) -> list[Row]:
+        """Return newest traces: trace_id, ts_ms, name, service, feature, session_id, user_id,
+
+        duration_ms, spans, calls, errors, cost_usd, input_tokens, output_tokens, models, input,
+        output (shortened to 200 characters), flags. Filters: service, feature, model, session_id,
+        user_id, error ("1"), text (substring of input or output), flag (name of a failed score).
+        """
+
+    def trace(self, trace_id: str) -> list[Row]:
+        """Return the spans of a trace by start: all of SPAN_SCHEMA with ts_ms, duration_ms,
+
+        ttft_ms, attributes (one dict), scores (list of {name, target, value, label, explanation,
+        version}), events (list of {ts_ms, event_name, body, attributes}).
+        """
+
+    def cost(self, since_ns: int, until_ns: int, by: str) -> list[Row]:
+        """Return key, calls, input_tokens, output_tokens, cost_usd, unpriced_calls, dearest first.
+
+        `by` is one of service, environment, feature, provider, request_model, agent, session_id,
+        user_id, prompt_name, prompt_version, day, hour.
+        """
+
+    def metric_series(self, name: str, since_ns: int, until_ns: int, step_s: int) -> list[Row]:
+        """Return ts_ms, service, labels, value of a stored OTLP metric (a gauge's mean, a sum's last)."""
+
+    def dimensions(self, since_ns: int, until_ns: int) -> Mapping[str, Sequence[str]]:
+        """Return the values of service, environment, feature and model in a window, for filters."""
+
+    def sizes(self) -> Row:
+        """Return spans, scores, events, bytes_on_disk, bytes_a_span, oldest_ms, newest_ms."""
+
+    def close(self) -> None:
+        """Finish merges that matter and let go of the directory."""
+
+
+class State(Protocol):
+    """The small transactional part: cursor, monitors, findings, alerts, outbox (SQLite)."""
+
+    def cursor(self) -> int:
+        """Return the last segment whose analysis is committed; -1 at first."""
+
+    def stored_segments(self, after: int) -> list[tuple[int, int]]:
+        """Return (number, spans) of stored segments above `after`, ascending."""
+
+    def monitor_state(self) -> bytes | None:
+        """Return the monitors' state as last committed."""
+
+    def commit(
+        self,
+        cursor: int,
+        monitor_state: bytes | None,
+        findings: Sequence[Finding],
+        statuses: Sequence[MonitorStatus],
+    ) -> None:
+        """Move the cursor, the monitors and their findings in one transaction."""
+
+    def unannounced(self, limit: int = 100) -> list[Finding]:
+        """Return findings of level ``page`` that the announcer has not taken yet, oldest first."""
+
+    def announce(self, finding_ids: Sequence[str], alerts: Sequence[Alert]) -> None:
+        """Mark findings as taken, write their alerts, and put a delivery for each in the outbox."""
+
+    def outbox(self, now_ns: int, limit: int = 100) -> list[tuple[int, str, Alert, Finding | None]]:
+        """Return due deliveries: (delivery id, channel, alert, its first finding)."""
+
+    def delivered(self, delivery_id: int) -> None:
+        """Forget a delivery that the channel took."""
+
+    def retry(self, delivery_id: int, at_ns: int, reason: str) -> None:
+        """Try a delivery again later; the reason is kept for `llmobs alerts`."""
+
+    def alerts(self, state: str | None = None, limit: int = 200) -> list[Alert]:
+        """Return alerts, newest first."""
+
+    def findings(self, since_ns: int = 0, limit: int = 500) -> list[Finding]:
+        """Return findings, newest first."""
+
+    def finding(self, finding_id: str) -> Finding | None:
+        """Return one finding."""
+
+    def statuses(self) -> list[Row]:
+        """Return the monitors' statuses as last committed (`MonitorStatus.to_json`)."""
