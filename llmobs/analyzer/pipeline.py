@@ -1,0 +1,174 @@
+"""The analyzer's table of contents: three loops over one log and one store.
+
+    receive ─► log ─► [Ingest: decode ─► normalize ─► price ─► store]
+                      [Analysis: score ─► monitor ─► publish]          reads the store
+                      [Announcer: findings ─► alerts ─► channels]      reads the state
+
+Ingest never waits for scoring, scoring never for a webhook. Each loop can be killed at any
+line: what it had not finished it finds again on start, and does again with the same result.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from llmobs.analyzer.decode import decode_events, decode_metrics, decode_spans
+from llmobs.analyzer.log.base import LogReader
+from llmobs.analyzer.monitor import Monitors
+from llmobs.analyzer.normalize import normalize
+from llmobs.analyzer.price import price
+from llmobs.analyzer.publish import Metrics
+from llmobs.analyzer.score import ScoreStage
+from llmobs.analyzer.store.base import State, Store
+from llmobs.measures.cost import PriceBook
+from llmobs.records import EventBatch, Finding, MetricBatch, Segment, Signal, SpanBatch
+
+__all__ = ["Analysis", "Ingest", "Loop"]
+
+logger = logging.getLogger(__name__)
+
+Clock = Callable[[], int]
+COMMIT_EVERY_S: Final = 2.0
+"""Analysis is written down this often when it finds nothing: a crash repeats this much of it."""
+
+
+class Ingest:
+    """Moves sealed segments from the log to the store, in order."""
+
+    def __init__(
+        self, log: LogReader, store: Store, prices: PriceBook, *, clock: Clock = time.time_ns
+    ) -> None:
+        self._log, self._store, self._prices, self._clock = log, store, prices, clock
+        # Segments that may be in the store in part: all that a former process left behind.
+        self._doubtful = set(log.sealed())
+
+    def step(self) -> int:
+        """Store the next sealed segment and return how many segments are left."""
+        waiting = self._log.sealed()
+        if not waiting:
+            return 0
+        number = waiting[0]
+        spans, events, metrics = self._columns(self._log.read(number))
+        replay = number in self._doubtful
+        self._doubtful.add(number)  # until the store says otherwise
+        self._store.append(number, spans, events, metrics, replay=replay)
+        self._log.remove(number)
+        self._doubtful.discard(number)
+        return len(waiting) - 1
+
+    def _columns(self, segment: Segment) -> tuple[SpanBatch, EventBatch, MetricBatch]:
+        def of(signal: Signal) -> tuple[list[int], list[bytes]]:
+            kept = [(i, body) for i, (kind, body) in enumerate(segment.requests) if kind == signal]
+            return [i for i, _ in kept], [body for _, body in kept]
+
+        def set_aside(places: list[int], rejected: Sequence[tuple[int, str]]) -> None:
+            for index, reason in rejected:
+                self._log.set_aside(segment.number, places[index], reason)
+
+        places, requests = of("traces")
+        raw = decode_spans(requests)
+        set_aside(places, raw.rejected)
+        spans = price(normalize(raw, now_ns=self._clock()), self._prices)
+        places, requests = of("logs")
+        events, rejected = decode_events(requests)
+        set_aside(places, rejected)
+        places, requests = of("metrics")
+        metrics, rejected = decode_metrics(requests)
+        set_aside(places, rejected)
+        return spans, events, metrics
+
+
+class Analysis:
+    """Scores what was stored, watches it, and counts it."""
+
+    def __init__(
+        self,
+        store: Store,
+        state: State,
+        scoring: ScoreStage,
+        monitors: Monitors,
+        metrics: Metrics,
+        *,
+        batch: int = 4096,
+        clock: Clock = time.time_ns,
+    ) -> None:
+        self._store, self._state, self._clock, self._batch = store, state, clock, batch
+        self._scoring, self._monitors, self._metrics = scoring, monitors, metrics
+        self._cursor = state.cursor()
+        store.drop_scores(self._cursor)  # of an analysis that was not committed
+        if (saved := state.monitor_state()) is not None:
+            monitors.from_state(saved)
+        self._committed_ns = clock()
+
+    def step(self) -> int:
+        """Analyze the next spans and return how many there were."""
+        spans, events, cursor = self._store.read(self._cursor, self._batch)
+        scores = self._scoring.score(spans)
+        if cursor > self._cursor:
+            self._store.append_scores(cursor, spans, scores)
+            self._store.append_evaluations(cursor, events)
+        now_ns = self._clock()
+        findings = self._monitors.observe(spans, scores, now_ns=now_ns)
+        self._cursor = cursor
+        if findings or now_ns - self._committed_ns > COMMIT_EVERY_S * 1e9:
+            self._commit(findings, now_ns)
+        self._metrics.record(spans, scores, events)
+        return len(spans)
+
+    def close(self) -> None:
+        """Write down where the analysis stands."""
+        self._commit([], self._clock())
+
+    def _commit(self, findings: Sequence[Finding], now_ns: int) -> None:
+        statuses = self._monitors.statuses(now_ns)
+        self._state.commit(self._cursor, self._monitors.to_state(), findings, statuses)
+        self._metrics.record_monitors(statuses, findings)
+        self._committed_ns = now_ns
+
+
+class Loop:
+    """Runs one step again and again on a thread of its own.
+
+    A step that raises is tried again, later and later: the loop stands still, loudly, and
+    nothing is skipped. Other loops go on.
+    """
+
+    BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+    def __init__(
+        self, name: str, step: Callable[[], int], *, idle_s: float, heartbeat: Callable[[str], None]
+    ) -> None:
+        self.name = name
+        self.error = ""
+        self._step, self._idle_s, self._heartbeat = step, idle_s, heartbeat
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"llmobs-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Finish the step at hand and end the thread."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        n_failures = 0
+        while not self._stopping.is_set():
+            try:
+                more = self._step()
+            except Exception as error:  # disks, plugins: whatever fails, the loop stays
+                self.error = f"{type(error).__name__}: {error}"
+                logger.exception("step failed", extra={"loop": self.name, "n": n_failures + 1})
+                self._stopping.wait(self.BACKOFF_S[min(n_failures, len(self.BACKOFF_S) - 1)])
+                n_failures += 1
+                continue
+            n_failures, self.error = 0, ""
+            self._heartbeat(self.name)
+            if not more:
+                self._stopping.wait(self._idle_s)

@@ -1,0 +1,413 @@
+"""The composition root: reads the settings once, builds every part, runs the processes.
+
+`llmobs up` is a supervisor with two children. The *receiver* takes OTLP and writes the log;
+the *engine* owns the store and runs the loops and the page. They meet at the log's folder
+alone, so each may be killed and restarted while the other goes on. Children are spawned,
+never forked: a chDB query in a forked child hangs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from llmobs.errors import ConfigurationError, LlmobsError
+from llmobs.settings import Settings
+
+__all__ = ["Server", "configure_logging", "run_engine", "run_receiver"]
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT_S: Final = 60.0
+DRAIN_TIMEOUT_S: Final = 30.0
+RESTART_DELAYS_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+CALM_S: Final = 60.0  # a child that lived this long starts over with the shortest delay
+
+
+# --- the receiver process
+
+
+def run_receiver(settings: Settings) -> None:
+    """Take OTLP and write the log until SIGTERM; then drain and return."""
+    from llmobs.access import Keys
+    from llmobs.analyzer.decode import check
+    from llmobs.analyzer.log import SegmentWriter
+    from llmobs.analyzer.receive import run
+
+    configure_logging()
+    _stop_with_parent()
+    keys = Keys(key.get_secret_value() for key in settings.ingest_keys)
+    log = SegmentWriter(
+        settings.data / "log",
+        max_bytes=settings.log_max_bytes,
+        segment_max_bytes=settings.segment_max_bytes,
+        segment_max_age_s=settings.segment_max_age_s,
+    )
+    run(
+        log,
+        check,
+        keys=keys if settings.ingest_keys else None,
+        host=settings.host,
+        http_port=settings.http_port,
+        grpc_port=settings.grpc_port,
+        max_request_bytes=settings.max_request_bytes,
+        max_unpacked_bytes=settings.max_unpacked_bytes,
+    )
+
+
+# --- the engine process
+
+
+def run_engine(settings: Settings) -> None:
+    """Run the loops and the page until SIGTERM; then store what the log holds and return."""
+    import uvicorn
+
+    configure_logging()
+    _stop_with_parent()
+    engine = _Engine(settings)
+    config = uvicorn.Config(
+        engine.app, host=settings.host, port=settings.web_port, log_config=None, access_log=False
+    )
+    page = uvicorn.Server(config)
+    engine.start()
+    try:
+        page.run()  # returns on SIGTERM
+    finally:
+        engine.stop()
+
+
+class _Engine:
+    def __init__(self, settings: Settings) -> None:
+        from llmobs.analyzer.decode import warm
+        from llmobs.analyzer.log import SegmentReader
+        from llmobs.analyzer.monitor import Monitors, MonitorSettings
+        from llmobs.analyzer.notify import AlertBook, Announcer, AppriseNotifier
+        from llmobs.analyzer.pipeline import Analysis, Ingest, Loop
+        from llmobs.analyzer.publish import GrafanaPublisher, Metrics, OtlpPublisher
+        from llmobs.analyzer.score import ScoreStage, load_scorers
+        from llmobs.analyzer.store import open_state, open_store
+        from llmobs.measures.cost import PriceBook
+        from llmobs.web import create_app
+
+        self._settings = settings
+        settings.data.mkdir(parents=True, exist_ok=True)
+        self._log = SegmentReader(settings.data / "log")
+        self._store = open_store(
+            settings.store_url,
+            memory_limit_bytes=settings.store_memory_bytes,
+            retention_days=settings.retention_days,
+        )
+        self._state = open_state(settings.data / "state.db")
+        self._metrics = Metrics()
+        self._otlp = (
+            OtlpPublisher(
+                self._metrics, settings.otlp_endpoint, interval_s=settings.otlp_interval_s
+            )
+            if settings.otlp_endpoint
+            else None
+        )
+        token = settings.grafana_token
+        grafana = (
+            GrafanaPublisher(settings.grafana_url, token=token.get_secret_value() if token else "")
+            if settings.grafana_url
+            else None
+        )
+        ingest = Ingest(self._log, self._store, PriceBook(overrides=settings.prices))
+        self._analysis = Analysis(
+            self._store,
+            self._state,
+            ScoreStage(load_scorers(settings.scorers), time_box_s=settings.scorer_timeout_s),
+            Monitors(
+                MonitorSettings(
+                    reference_s=settings.reference_s,
+                    min_reference_units=settings.min_reference_sessions,
+                    session_idle_s=settings.session_idle_s,
+                    session_cap_s=settings.session_cap_s,
+                    false_pages_budget=settings.false_pages,
+                )
+            ),
+            self._metrics,
+            batch=settings.analysis_batch,
+        )
+        announcer = Announcer(
+            self._state,
+            AlertBook(page_url=settings.page_url, resolve_after_s=settings.resolve_after_s),
+            [
+                AppriseNotifier(name, url.get_secret_value())
+                for name, url in settings.channels.items()
+            ],
+            grafana=grafana,
+            metrics=self._metrics,
+        )
+
+        def loop(name: str, step: Callable[[], int], idle_s: float) -> Loop:
+            return Loop(name, step, idle_s=idle_s, heartbeat=self._metrics.heartbeat)
+
+        self._loops = [
+            loop("ingest", ingest.step, 0.05),
+            loop("analysis", self._analysis.step, 0.1),
+            loop("announcer", lambda: announcer.step(time.time_ns()), 0.5),
+        ]
+        web_token = settings.web_token
+        self.app = create_app(
+            self._store,
+            self._state,
+            metrics=self._render_metrics,
+            ready=self._ready,
+            token=web_token.get_secret_value() if web_token else None,
+        )
+        # The fast decoder compiles meanwhile; until then the slower one serves.
+        threading.Thread(target=warm, name="llmobs-warm", daemon=True).start()
+
+    def start(self) -> None:
+        for loop in self._loops:
+            loop.start()
+        if self._otlp:
+            self._otlp.start()
+
+    def stop(self) -> None:
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        while self._log.sealed() and time.monotonic() < deadline and not self._loops[0].error:
+            time.sleep(0.05)
+        for loop in self._loops:
+            loop.stop()
+        self._analysis.close()
+        if self._otlp:
+            self._otlp.stop()
+        self._state.close()
+        self._store.close()
+
+    def _ready(self) -> tuple[bool, dict[str, Any]]:
+        reasons = {loop.name: loop.error or "ok" for loop in self._loops}
+        reasons["receiver"] = "ok" if _answers(_receiver_url(self._settings, "/readyz")) else "down"
+        return all(reason == "ok" for reason in reasons.values()), reasons
+
+    def _render_metrics(self) -> bytes:
+        """Return the engine's metrics and the receiver's, so that one scrape sees all."""
+        try:
+            with urllib.request.urlopen(  # noqa: S310 - our own receiver
+                _receiver_url(self._settings, "/metrics"), timeout=1.0
+            ) as answer:
+                receiver: bytes = answer.read()
+        except OSError:
+            receiver = b""  # its absence shows in /readyz
+        return receiver + self._metrics.render()
+
+
+# --- the supervisor
+
+
+@dataclass
+class _Child:
+    name: str
+    target: Callable[[Settings], None]
+    process: multiprocessing.process.BaseProcess | None = None
+    started: float = 0.0
+    n_quick_deaths: int = 0
+    restart_at: float = 0.0
+
+
+@dataclass
+class Server:
+    """The embedded server: two child processes, watched and restarted.
+
+    Use it as a context manager, or call `start` and `stop`.
+    """
+
+    settings: Settings
+    _children: list[_Child] = field(default_factory=list)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _watcher: threading.Thread | None = None
+    n_restarts: int = 0
+
+    def start(self) -> Server:
+        """Start the children; returns at once.
+
+        Raises:
+            ConfigurationError: A port is taken.
+        """
+        self.settings = _with_ports(self.settings)
+        self.settings.data.mkdir(parents=True, exist_ok=True)
+        self._children = [_Child("receiver", run_receiver), _Child("engine", run_engine)]
+        for child in self._children:
+            self._spawn(child)
+        self._watcher = threading.Thread(target=self._watch, name="llmobs-watch", daemon=True)
+        self._watcher.start()
+        return self
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return when both processes serve.
+
+        Raises:
+            LlmobsError: They did not within `timeout_s`; the message says what is missing.
+        """
+        deadline = time.monotonic() + timeout_s
+        reasons = "the page does not answer"
+        while time.monotonic() < deadline:
+            ready, reasons = _readiness(
+                f"http://{_local(self.settings)}:{self.settings.web_port}/readyz"
+            )
+            if ready:
+                return
+            time.sleep(0.1)
+        raise LlmobsError(f"not ready after {timeout_s:.0f} s: {reasons}")
+
+    def stop(self) -> None:
+        """Drain and end: first the receiver (no more comes in), then the engine."""
+        self._stopping.set()
+        if self._watcher is not None:
+            self._watcher.join()
+        for child in self._children:
+            if child.process is not None and child.process.is_alive():
+                child.process.terminate()
+                child.process.join(DRAIN_TIMEOUT_S + 10)
+                if child.process.is_alive():
+                    logger.error("child killed", extra={"child": child.name, "reason": "no drain"})
+                    child.process.kill()
+                    child.process.join()
+
+    def pids(self) -> dict[str, int]:
+        """Return the children's process ids by name."""
+        return {c.name: c.process.pid for c in self._children if c.process and c.process.pid}
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _spawn(self, child: _Child) -> None:
+        context = multiprocessing.get_context("spawn")
+        child.process = context.Process(
+            target=child.target, args=(self.settings,), name=f"llmobs-{child.name}"
+        )
+        child.started = time.monotonic()
+        child.process.start()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(0.1):
+            now = time.monotonic()
+            for child in self._children:
+                assert child.process is not None
+                if child.process.is_alive():
+                    continue
+                if not child.restart_at:
+                    lived_s = now - child.started
+                    child.n_quick_deaths = 0 if lived_s > CALM_S else child.n_quick_deaths + 1
+                    delay = RESTART_DELAYS_S[min(child.n_quick_deaths, len(RESTART_DELAYS_S)) - 1]
+                    child.restart_at = now + delay
+                    logger.error(
+                        "child died",
+                        extra={"child": child.name, "exit_code": child.process.exitcode},
+                    )
+                if now >= child.restart_at:
+                    child.restart_at = 0.0
+                    self.n_restarts += 1
+                    self._spawn(child)
+
+
+def _with_ports(settings: Settings) -> Settings:
+    """Return settings in which every port is a number that was free a moment ago.
+
+    Fixed once, here, so that a restarted child comes back at the same address.
+    """
+    chosen: dict[str, int] = {}
+    open_sockets = []
+    try:
+        for name in ("grpc_port", "http_port", "web_port"):
+            port = getattr(settings, name)
+            sock = socket.socket()
+            open_sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((settings.host, port))
+            except OSError as error:
+                raise ConfigurationError(
+                    f"{name} {port} on {settings.host} can't be used ({error.strerror}); "
+                    f"stop what listens there or choose another with --{name.replace('_', '-')}"
+                ) from error
+            chosen[name] = sock.getsockname()[1]
+    finally:
+        for sock in open_sockets:
+            sock.close()
+    return settings.model_copy(update=chosen)
+
+
+def _local(settings: Settings) -> str:
+    return "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
+
+
+def _receiver_url(settings: Settings, path: str) -> str:
+    return f"http://{_local(settings)}:{settings.http_port}{path}"
+
+
+def _answers(url: str) -> bool:
+    return _readiness(url)[0]
+
+
+def _readiness(url: str) -> tuple[bool, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=2.0) as answer:  # noqa: S310 - our own server
+            return answer.status == 200, ""
+    except urllib.error.HTTPError as error:
+        return False, error.read().decode(errors="replace")[:500]
+    except OSError as error:
+        return False, str(error)
+
+
+def _stop_with_parent() -> None:
+    """Drain and end when the supervisor is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="llmobs-parent", daemon=True).start()
+
+
+# --- logging: JSON lines on stderr
+
+_STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",
+}
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **{k: v for k, v in record.__dict__.items() if k not in _STANDARD},
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logging(level: int = logging.WARNING) -> None:
+    """Send every record of `level` and above to stderr as a line of JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("llmobs").setLevel(min(level, logging.INFO))

@@ -1,0 +1,213 @@
+"""All settings of the server: one frozen value, read once.
+
+A flag wins over the environment (``LLMOBS_*``), the environment over a TOML file
+(``--config`` or ``llmobs.toml``), the file over the default. A key that is not known is an
+error, so that a typing mistake cannot pass for a default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from llmobs.errors import ConfigurationError
+
+__all__ = ["Settings", "load_settings"]
+
+CONFIG_FILE: Final = "llmobs.toml"
+# Variables of this prefix that are read elsewhere: by the command line and by the tests.
+NOT_SETTINGS: Final = frozenset(
+    {"LLMOBS_CONFIG", "LLMOBS_URL", "LLMOBS_REQUIRE_OUTSIDE_PARTS", "LLMOBS_TEST_CLICKHOUSE_URL"}
+)
+_DAY_S: Final = 86_400.0
+
+
+class Settings(BaseSettings):
+    """What an operator may choose. Every field has a unit, a bound and a description."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LLMOBS_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    # Where
+    data: Path = Field(
+        default=Path("llmobs-data"), description="Folder of everything that is kept."
+    )
+    store: str = Field(
+        default="",
+        description="Store URL; empty: chdb in the data folder. clickhouse://… is a server.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    grpc_port: int = Field(default=4317, ge=0, le=65535, description="OTLP/gRPC; 0: a free port.")
+    http_port: int = Field(default=4318, ge=0, le=65535, description="OTLP/HTTP; 0: a free port.")
+    web_port: int = Field(default=4319, ge=0, le=65535, description="Page, API and /metrics.")
+    public_url: str = Field(
+        default="",
+        description="How people reach the page, for links in alerts; empty: host and port.",
+    )
+
+    # Who
+    ingest_keys: tuple[SecretStr, ...] = Field(
+        default=(), description="Keys (or sha256: hashes) that senders must show; none: open."
+    )
+    web_token: SecretStr | None = Field(
+        default=None, description="Bearer token of the page and the API; none: open."
+    )
+
+    # How much
+    max_request_bytes: int = Field(
+        default=16 << 20, gt=0, description="Largest request as sent, in bytes."
+    )
+    max_unpacked_bytes: int = Field(
+        default=64 << 20, gt=0, description="Largest request after gunzip, in bytes."
+    )
+    log_max_bytes: int = Field(
+        default=1 << 30, gt=0, description="Log on disk before senders are asked to wait, in bytes."
+    )
+    segment_max_bytes: int = Field(
+        default=4 << 20, gt=0, description="Size at which a log segment is sealed, in bytes."
+    )
+    segment_max_age_s: float = Field(
+        default=0.5, gt=0, description="Age at which a log segment is sealed, in seconds."
+    )
+    store_memory_bytes: int = Field(
+        default=2 << 30,
+        ge=256 << 20,
+        description="Memory that the embedded store may use, in bytes.",
+    )
+    retention_days: int = Field(default=30, gt=0, description="How long spans are kept, in days.")
+    analysis_batch: int = Field(
+        default=4096, gt=0, description="Spans that the analysis takes at once, in spans."
+    )
+
+    # What is judged
+    scorers: tuple[str, ...] = Field(
+        default=(), description="Scorers to run, by entry point; empty: all that are installed."
+    )
+    scorer_timeout_s: float = Field(
+        default=10.0, gt=0, description="Time that one scorer may take for one batch, in seconds."
+    )
+    prices: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="Own prices: model (or pattern with *) -> input, output, cache_read, "
+        "cache_write in USD per million tokens.",
+    )
+
+    # Monitors
+    reference_s: float = Field(
+        default=14 * _DAY_S, gt=0, description="Length of the pinned reference, in seconds."
+    )
+    min_reference_sessions: int = Field(
+        default=400,
+        ge=50,
+        description="Sessions before a provisional reference is used, in sessions.",
+    )
+    session_idle_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="A session without a call for this long is over, in seconds.",
+    )
+    session_cap_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="A session is judged after this long at the latest, in seconds.",
+    )
+    false_pages: float = Field(
+        default=1.0,
+        gt=0,
+        description="False pages in 30 days that all monitors together may cause.",
+    )
+    resolve_after_s: float = Field(
+        default=900.0, gt=0, description="Quiet time after which an alert is resolved, in seconds."
+    )
+
+    # Who hears of it
+    channels: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="Channel name -> Apprise URL (slack://…, json://…, mailto://…).",
+    )
+    grafana_url: str = Field(
+        default="", description="Grafana to annotate with findings; empty: none."
+    )
+    grafana_token: SecretStr | None = Field(
+        default=None, description="Service-account token of that Grafana."
+    )
+    otlp_endpoint: str = Field(
+        default="", description="OTLP/HTTP base URL that gets the llmobs_* metrics; empty: none."
+    )
+    otlp_interval_s: float = Field(
+        default=15.0, gt=0, description="How often those metrics are pushed, in seconds."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read flags and the environment; the file is merged by `load_settings`."""
+        return (init_settings, env_settings)
+
+    @property
+    def store_url(self) -> str:
+        """Return the store's URL with the default filled in."""
+        return self.store or f"chdb://{(self.data / 'store').absolute()}"
+
+    @property
+    def page_url(self) -> str:
+        """Return the address that people open."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104
+        return self.public_url.rstrip("/") or f"http://{host}:{self.web_port}"
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """Read the settings from flags, environment and file.
+
+    Args:
+        config: TOML file; None: ``llmobs.toml`` in the working directory, if there is one.
+        **flags: Values given on the command line; None means not given.
+
+    Raises:
+        ConfigurationError: A key is unknown, a value is out of bounds, or the file can't be read.
+    """
+    known = {f"LLMOBS_{name.upper()}" for name in Settings.model_fields} | NOT_SETTINGS
+    unknown = sorted(
+        name for name in os.environ if name.startswith("LLMOBS_") and name not in known
+    )
+    if unknown:
+        raise ConfigurationError(
+            f"unknown variable {', '.join(unknown)}; known ones are listed by `llmobs settings`"
+        )
+    given = {name: value for name, value in flags.items() if value is not None}
+    from_file = _read_file(config)
+    in_environment = {
+        name for name in from_file if f"LLMOBS_{name.upper()}" in os.environ and name not in given
+    }
+    for name in in_environment:
+        del from_file[name]
+    try:
+        return Settings(**{**from_file, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"setting {field!r}: {first['msg']}") from error
+
+
+def _read_file(config: Path | None) -> dict[str, Any]:
+    path = config or Path(CONFIG_FILE)
+    if not path.exists():
+        if config is not None:
+            raise ConfigurationError(f"no settings file at {config}")
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"settings file {path} can't be read: {error}") from error
