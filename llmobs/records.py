@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +19,37 @@ import pyarrow as pa
 __all__ = [
     "EVENT_SCHEMA",
     "METRIC_SCHEMA",
+    "OWNER_EVENT",
+    "OWNER_LINK",
+    "OWNER_RESOURCE",
+    "OWNER_SCOPE",
+    "OWNER_SPAN",
+    "RAW_ATTRIBUTE_SCHEMA",
+    "RAW_EVENT_SCHEMA",
+    "RAW_LINK_SCHEMA",
+    "RAW_SCOPE_SCHEMA",
+    "RAW_SPAN_SCHEMA",
     "SPAN_SCHEMA",
     "STATUS_ERROR",
     "STATUS_OK",
     "STATUS_UNSET",
+    "VALUE_BOOL",
+    "VALUE_BYTES",
+    "VALUE_DOUBLE",
+    "VALUE_INT",
+    "VALUE_LIST",
+    "VALUE_MAP",
+    "VALUE_STRING",
+    "VALUE_UNSET",
     "Alert",
     "EventBatch",
     "Finding",
     "FloatArray",
     "MetricBatch",
     "MonitorStatus",
+    "RawPart",
+    "RawSpans",
+    "Rejected",
     "ScoreColumn",
     "Scores",
     "Segment",
@@ -140,6 +161,124 @@ METRIC_SCHEMA: Final = pa.schema(
 """Columns of a metric data point."""
 
 
+RAW_SPAN_SCHEMA: Final = pa.schema(
+    [
+        _required("start_ns", pa.uint64()),
+        _required("end_ns", pa.uint64()),
+        _required("kind", pa.uint8()),
+        _required("status", pa.uint8()),
+        _required("flags", pa.uint32()),
+        _required("dropped_attributes", pa.uint32()),
+        _required("dropped_events", pa.uint32()),
+        _required("dropped_links", pa.uint32()),
+        _required("resource", pa.int32()),  # owner of attributes with `OWNER_RESOURCE`
+        _required("scope", pa.int32()),  # row of `RawPart.scopes`
+        _required("trace_id", pa.binary()),  # of any length, as sent
+        _required("span_id", pa.binary()),
+        _required("parent_id", pa.binary()),
+        _required("name", _TEXT),
+        _required("status_message", _TEXT),
+        _required("trace_state", _TEXT),
+    ]
+)
+"""Columns of a span as it was sent."""
+
+RAW_SCOPE_SCHEMA: Final = pa.schema([_required("name", _TEXT), _required("version", _TEXT)])
+RAW_EVENT_SCHEMA: Final = pa.schema(
+    [
+        _required("span", pa.int32()),  # row of `RawPart.spans`
+        _required("ts_ns", pa.uint64()),
+        _required("name", _TEXT),
+    ]
+)
+RAW_LINK_SCHEMA: Final = pa.schema(
+    [
+        _required("span", pa.int32()),
+        _required("trace_id", pa.binary()),
+        _required("span_id", pa.binary()),
+        _required("trace_state", _TEXT),
+    ]
+)
+RAW_ATTRIBUTE_SCHEMA: Final = pa.schema(
+    [
+        _required("owner_kind", pa.uint8()),  # one of `OWNER_*`
+        _required("owner", pa.int32()),  # row of that owner's table; a key occurs once an owner
+        _required("key", pa.int32()),  # row of `RawPart.keys`
+        _required("kind", pa.uint8()),  # one of `VALUE_*`
+        _required("number", pa.int64()),  # bool, int, or the bits of a double; else 0
+        _required("text", _TEXT),  # string; list and map as JSON; bytes as base64; else ""
+    ]
+)
+"""Attributes in long form, one row each."""
+
+OWNER_SPAN: Final = 0
+OWNER_RESOURCE: Final = 1
+OWNER_SCOPE: Final = 2
+OWNER_EVENT: Final = 3
+OWNER_LINK: Final = 4
+
+# Kinds of attribute value: the field numbers of OTLP's AnyValue.
+VALUE_UNSET: Final = 0
+VALUE_STRING: Final = 1
+VALUE_BOOL: Final = 2
+VALUE_INT: Final = 3
+VALUE_DOUBLE: Final = 4
+VALUE_LIST: Final = 5
+VALUE_MAP: Final = 6
+VALUE_BYTES: Final = 7
+
+
+class Rejected(NamedTuple):
+    """A request that could not be decoded; the others of its segment are not touched by it.
+
+    Attributes:
+        request: Its index among the requests handed in.
+        reason: One sentence.
+    """
+
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RawPart:
+    """Spans of some requests as they were sent, before any name is understood.
+
+    Attributes:
+        spans: `RAW_SPAN_SCHEMA`.
+        scopes: `RAW_SCOPE_SCHEMA`, instrumentation scopes.
+        events: `RAW_EVENT_SCHEMA`, span events.
+        links: `RAW_LINK_SCHEMA`.
+        attributes: `RAW_ATTRIBUTE_SCHEMA`, of all five kinds of owner.
+        keys: Every distinct attribute key, shape (n_keys,).
+    """
+
+    spans: pa.RecordBatch
+    scopes: pa.RecordBatch
+    events: pa.RecordBatch
+    links: pa.RecordBatch
+    attributes: pa.RecordBatch
+    keys: pa.StringArray
+
+
+@dataclass(frozen=True, slots=True)
+class RawSpans:
+    """What stands between decode and normalize: spans of a segment, in parts of about 1 MiB.
+
+    Attributes:
+        parts: In no order that means anything.
+        rejected: Requests that hold no readable spans.
+        repairs: How often something had to be mended, by name.
+    """
+
+    parts: tuple[RawPart, ...]
+    rejected: tuple[Rejected, ...] = ()
+    repairs: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return sum(part.spans.num_rows for part in self.parts)
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
     table: pa.Table
@@ -153,7 +292,8 @@ class _Batch:
 
     def numbers(self, name: str) -> FloatArray:
         """Return a numeric column as float64 of shape (n,), NaN where not known."""
-        column = self.table.column(name).cast(pa.float64())
+        # Not safe: an integer above 2^53 may be rounded, and must not stop a loop.
+        column = self.table.column(name).cast(pa.float64(), safe=False)
         return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 
     def ints(self, name: str) -> npt.NDArray[np.int64]:

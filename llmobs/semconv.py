@@ -71,6 +71,7 @@ GEN_AI_SKILL_RESOURCE_NAME: Final = "gen_ai.skill.resource.name"
 GEN_AI_SKILL_SOURCE_URI: Final = "gen_ai.skill.source.uri"
 GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
 GEN_AI_TOKEN_MODALITY: Final = "gen_ai.token.modality"
+GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"  # on the superseded metric only
 GEN_AI_TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
 GEN_AI_TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 GEN_AI_TOOL_CALL_RESULT: Final = "gen_ai.tool.call.result"
@@ -118,6 +119,9 @@ LLMOBS_COST_USD: Final = "llmobs.cost_usd"
 LLMOBS_CONTENT: Final = "llmobs.content"
 """How much content was captured: ``off``, ``metadata``, ``redacted`` or ``full``."""
 LLMOBS_CONTENT_TRUNCATED: Final = "llmobs.content.truncated"
+LLMOBS_INPUT_CHARACTERS: Final = "llmobs.input.characters"
+"""Length of the input's text; sent in place of the text when content is ``metadata``."""
+LLMOBS_OUTPUT_CHARACTERS: Final = "llmobs.output.characters"
 LLMOBS_SEQUENCE: Final = "llmobs.sequence"
 """Number of the span within its process, from 0; gaps are spans that were lost."""
 LLMOBS_PROCESS_ID: Final = "llmobs.process.id"
@@ -217,6 +221,7 @@ BUCKETS_TOKENS: Final = (
     67108864,
 )
 BUCKETS_WORKFLOW_S: Final = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+BUCKETS_CALLS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 BUCKETS_AGENT_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6)
 
 # Values of gen_ai.operation.name.
@@ -237,3 +242,8 @@ INFERENCE_OPERATIONS: Final = frozenset({"chat", "generate_content", "text_compl
 MODEL_OPERATIONS: Final = INFERENCE_OPERATIONS | {"embeddings"}
 """Operations that a provider bills by the token."""
 ERROR_TYPE_OTHER: Final = "_OTHER"
+PROVIDER_UNKNOWN: Final = "unknown"
+"""The provider is required on a model's spans; this stands where nobody told it."""
+TOKEN_MODALITY_UNKNOWN: Final = "unknown"
+TOKEN_TYPE_INPUT: Final = "input"
+TOKEN_TYPE_OUTPUT: Final = "output"

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ def run_receiver(settings: Settings) -> None:
     from llmobs.access import Keys
     from llmobs.analyzer.decode import check
     from llmobs.analyzer.log import SegmentWriter
-    from llmobs.analyzer.receive import run
+    from llmobs.analyzer.receive import Limits, run
 
     configure_logging()
     _stop_with_parent()
@@ -53,8 +54,8 @@ def run_receiver(settings: Settings) -> None:
     log = SegmentWriter(
         settings.data / "log",
         max_bytes=settings.log_max_bytes,
-        segment_max_bytes=settings.segment_max_bytes,
-        segment_max_age_s=settings.segment_max_age_s,
+        segment_bytes=settings.segment_max_bytes,
+        segment_age_s=settings.segment_max_age_s,
     )
     run(
         log,
@@ -63,8 +64,10 @@ def run_receiver(settings: Settings) -> None:
         host=settings.host,
         http_port=settings.http_port,
         grpc_port=settings.grpc_port,
-        max_request_bytes=settings.max_request_bytes,
-        max_unpacked_bytes=settings.max_unpacked_bytes,
+        limits=Limits(
+            max_packed_bytes=settings.max_request_bytes,
+            max_unpacked_bytes=settings.max_unpacked_bytes,
+        ),
     )
 
 
@@ -104,7 +107,7 @@ class _Engine:
 
         self._settings = settings
         settings.data.mkdir(parents=True, exist_ok=True)
-        self._log = SegmentReader(settings.data / "log")
+        self._log = SegmentReader(settings.data / "log", settings.data / "aside")
         self._store = open_store(
             settings.store_url,
             memory_limit_bytes=settings.store_memory_bytes,
@@ -125,11 +128,12 @@ class _Engine:
             if settings.grafana_url
             else None
         )
-        ingest = Ingest(self._log, self._store, PriceBook(overrides=settings.prices))
+        names = None if settings.scorers == ("all",) else settings.scorers
+        ingest = Ingest(self._log, self._store, PriceBook(overrides=settings.prices), self._metrics)
         self._analysis = Analysis(
             self._store,
             self._state,
-            ScoreStage(load_scorers(settings.scorers), time_box_s=settings.scorer_timeout_s),
+            ScoreStage(load_scorers(names), time_box_s=settings.scorer_timeout_s),
             Monitors(
                 MonitorSettings(
                     reference_s=settings.reference_s,
@@ -137,6 +141,7 @@ class _Engine:
                     session_idle_s=settings.session_idle_s,
                     session_cap_s=settings.session_cap_s,
                     false_pages_budget=settings.false_pages,
+                    cooldown_s=settings.cooldown_s,
                 )
             ),
             self._metrics,
@@ -168,6 +173,7 @@ class _Engine:
             metrics=self._render_metrics,
             ready=self._ready,
             token=web_token.get_secret_value() if web_token else None,
+            allowed_hosts=_allowed_hosts(settings),
         )
         # The fast decoder compiles meanwhile; until then the slower one serves.
         threading.Thread(target=warm, name="llmobs-warm", daemon=True).start()
@@ -344,6 +350,18 @@ def _with_ports(settings: Settings) -> Settings:
         for sock in open_sockets:
             sock.close()
     return settings.model_copy(update=chosen)
+
+
+def _allowed_hosts(settings: Settings) -> tuple[str, ...]:
+    """Return the names that the page answers to.
+
+    An open page on a loopback address answers to loopback names alone, so that no other
+    site can read it through a DNS name of its own that points here.
+    """
+    if settings.web_token or settings.host not in {"127.0.0.1", "::1", "localhost"}:
+        return ("*",)
+    public = urllib.parse.urlsplit(settings.public_url).hostname
+    return ("127.0.0.1", "localhost", "[::1]", *([public] if public else []))
 
 
 def _local(settings: Settings) -> str:

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
 
     # What is judged
     scorers: tuple[str, ...] = Field(
-        default=(), description="Scorers to run, by entry point; empty: all that are installed."
+        default=("all",), description="Scorers to run, by entry point; all: what is installed."
     )
     scorer_timeout_s: float = Field(
         default=10.0, gt=0, description="Time that one scorer may take for one batch, in seconds."
@@ -121,6 +121,11 @@ class Settings(BaseSettings):
         default=1.0,
         gt=0,
         description="False pages in 30 days that all monitors together may cause.",
+    )
+    cooldown_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="Quiet time after which a monitor leaves alarm, in seconds.",
     )
     resolve_after_s: float = Field(
         default=900.0, gt=0, description="Quiet time after which an alert is resolved, in seconds."

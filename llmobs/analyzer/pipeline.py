@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -25,7 +26,7 @@ from llmobs.analyzer.publish import Metrics
 from llmobs.analyzer.score import ScoreStage
 from llmobs.analyzer.store.base import State, Store
 from llmobs.measures.cost import PriceBook
-from llmobs.records import EventBatch, Finding, MetricBatch, Segment, Signal, SpanBatch
+from llmobs.records import EventBatch, Finding, MetricBatch, Rejected, Segment, Signal, SpanBatch
 
 __all__ = ["Analysis", "Ingest", "Loop"]
 
@@ -40,9 +41,16 @@ class Ingest:
     """Moves sealed segments from the log to the store, in order."""
 
     def __init__(
-        self, log: LogReader, store: Store, prices: PriceBook, *, clock: Clock = time.time_ns
+        self,
+        log: LogReader,
+        store: Store,
+        prices: PriceBook,
+        metrics: Metrics,
+        *,
+        clock: Clock = time.time_ns,
     ) -> None:
-        self._log, self._store, self._prices, self._clock = log, store, prices, clock
+        self._log, self._store, self._prices = log, store, prices
+        self._metrics, self._clock = metrics, clock
         # Segments that may be in the store in part: all that a former process left behind.
         self._doubtful = set(log.sealed())
 
@@ -55,31 +63,44 @@ class Ingest:
         spans, events, metrics = self._columns(self._log.read(number))
         replay = number in self._doubtful
         self._doubtful.add(number)  # until the store says otherwise
-        self._store.append(number, spans, events, metrics, replay=replay)
+        n_spans = self._store.append(number, spans, events, metrics, replay=replay)
         self._log.remove(number)
+        self._metrics.record_ingest("traces", "accepted", n_spans)
+        self._metrics.record_ingest("traces", "duplicate", len(spans) - n_spans)
+        self._metrics.record_ingest("logs", "accepted", len(events))
+        self._metrics.record_ingest("metrics", "accepted", len(metrics))
         self._doubtful.discard(number)
         return len(waiting) - 1
 
     def _columns(self, segment: Segment) -> tuple[SpanBatch, EventBatch, MetricBatch]:
-        def of(signal: Signal) -> tuple[list[int], list[bytes]]:
-            kept = [(i, body) for i, (kind, body) in enumerate(segment.requests) if kind == signal]
-            return [i for i, _ in kept], [body for _, body in kept]
-
-        def set_aside(places: list[int], rejected: Sequence[tuple[int, str]]) -> None:
-            for index, reason in rejected:
-                self._log.set_aside(segment.number, places[index], reason)
-
-        places, requests = of("traces")
+        repairs: Counter[str] = Counter()
+        places, requests = _of(segment, "traces")
         raw = decode_spans(requests)
-        set_aside(places, raw.rejected)
+        self._set_aside(segment, places, raw.rejected)
         spans = price(normalize(raw, now_ns=self._clock()), self._prices)
-        places, requests = of("logs")
-        events, rejected = decode_events(requests)
-        set_aside(places, rejected)
-        places, requests = of("metrics")
-        metrics, rejected = decode_metrics(requests)
-        set_aside(places, rejected)
+        repairs.update(raw.repairs)
+        places, requests = _of(segment, "logs")
+        events, rejected = decode_events(requests, repairs=repairs)
+        self._set_aside(segment, places, rejected)
+        places, requests = _of(segment, "metrics")
+        metrics, rejected = decode_metrics(requests, repairs=repairs)
+        self._set_aside(segment, places, rejected)
+        self._metrics.record_repairs(repairs)
         return spans, events, metrics
+
+    def _set_aside(
+        self, segment: Segment, places: Sequence[int], rejected: Sequence[Rejected]
+    ) -> None:
+        for index, reason in rejected:
+            signal, _ = segment.requests[places[index]]
+            self._log.set_aside(segment.number, places[index], reason)
+            self._metrics.record_ingest(signal, "rejected", 1)
+
+
+def _of(segment: Segment, signal: Signal) -> tuple[list[int], list[bytes]]:
+    """Return the requests of one signal, and which ones of the segment they are."""
+    kept = [(i, body) for i, (kind, body) in enumerate(segment.requests) if kind == signal]
+    return [i for i, _ in kept], [body for _, body in kept]
 
 
 class Analysis:

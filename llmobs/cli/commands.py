@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from llmobs.cli.api import Api
 from llmobs.cli.output import Column, clock, count, duration_ms, print_rows, usd
 from llmobs.errors import LlmobsError
+from llmobs.web.client import Api
 
 __all__ = ["cli"]
 

@@ -21,12 +21,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import llmobs
-from llmobs.cli.api import Api
 from llmobs.demo.app import ProviderError, answer
 from llmobs.demo.workload import INCIDENTS, LEARNING_SHARE, Incident, Plan, make_plan
 from llmobs.errors import LlmobsError
 from llmobs.server import Server
 from llmobs.settings import Settings
+from llmobs.web.client import Api
 
 __all__ = ["Detection", "Report", "run_demo"]
 
@@ -154,6 +154,7 @@ def _settings(folder: Path, web_port: int, plan: Plan) -> Settings:
         min_reference_sessions=200,
         session_idle_s=3.0,
         session_cap_s=20.0,
+        cooldown_s=10.0,
         resolve_after_s=15.0,
         segment_max_age_s=0.25,
     )

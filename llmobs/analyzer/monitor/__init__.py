@@ -1,0 +1,10 @@
+"""Drift monitors: sessions are judged against the reference of their place and hour.
+
+Start with `monitors.py`; `place.py` makes units of calls, `monitor.py` is the life of one
+monitor, `kinds.py` what each kind adds.
+"""
+
+from llmobs.analyzer.monitor.monitors import Monitors
+from llmobs.analyzer.monitor.settings import MonitorSettings
+
+__all__ = ["MonitorSettings", "Monitors"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
+from llmobs.measures.drift import Tree
 
 __all__ = ["DriftDetector"]
 
@@ -13,26 +12,28 @@ __all__ = ["DriftDetector"]
 class DriftDetector(Protocol):
     """A sequential test of one statistic: looking at it at any time costs nothing.
 
-    It lives through two phases. While the reference fills, `learn` is called; `pin` ends
-    that phase; from then on `update`. All of it is deterministic, and its state survives
-    `to_state` and `from_state` to the bit.
+    It is made from a pinned reference and judges what comes after. It is deterministic, and
+    its state survives `to_tree` and back to the bit. `update` takes the times of the units,
+    what the detector judges of them, and the threshold; it stops at the unit that reaches the
+    threshold and tells how many units it judged, so that no evidence is lost in a batch.
     """
+
+    n_units: int
 
     @property
     def log_e(self) -> float:
         """Natural log of the evidence against "as in the reference"; -inf before any."""
 
     @property
-    def n_units(self) -> int:
-        """Units judged since the reference was pinned (or since the last alarm)."""
-
-    def update(self, cells: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> None:
-        """Judge units in time order.
-
-        Args:
-            cells: Shape (n,): which cell of the reference (hour of the week, route) each is in.
-            values: Shape (n,) or (n, n_dimensions).
-        """
+    def onset_ns(self) -> int:
+        """Time of the last unit that spoke for the reference; -1 before any."""
 
     def reset(self) -> None:
         """Start anew after an alarm; the reference stays."""
+
+    def to_tree(self) -> Tree:
+        """Return the state as a tree of arrays and plain values."""
+
+    @classmethod
+    def from_tree(cls, tree: Tree) -> Any:
+        """Return the detector that `to_tree` was called on."""

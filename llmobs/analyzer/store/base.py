@@ -36,7 +36,8 @@ class Store(Protocol):
 
         A span that is stored already (trace id and span id, within the last minutes) is
         left out. With `replay` the segment may have been stored in part before: what is
-        there is counted, completed or replaced, and the roll-up minutes are rebuilt.
+        there is counted, completed or replaced, and the roll-up minutes are rebuilt. Segments
+        come in ascending order, from one thread; a failed one is replayed before the next.
 
         Returns:
             Number of spans stored for this segment.
@@ -49,18 +50,30 @@ class Store(Protocol):
         """Read whole segments above `after`, in order, until about `limit` spans.
 
         Returns:
-            The spans, the events and the number of the last segment read (`after` when
-            there is nothing new).
+            The spans, the events, both by time, and the number of the last segment read
+            (`after` when there is nothing new).
         """
 
     def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
-        """Store scores of the spans read up to `segment`; NaN is not stored."""
+        """Store scores of the spans read up to `segment`; NaN is not stored.
+
+        When this fails, some may be stored: `drop_scores` before trying again.
+        """
+
+    def append_evaluations(self, segment: int, events: EventBatch) -> None:
+        """Store what others judged (``gen_ai.evaluation.result`` events) as scores."""
 
     def drop_scores(self, after: int) -> None:
         """Forget scores of segments above `after` (an analysis that was not finished)."""
 
     # Named queries. `since_ns`/`until_ns` bound the span's start. Filters are exact, None is any.
-    # "calls" are spans of inference operations; money is USD, time is ms, ids are hex.
+    # A filter: service, environment, feature, provider, operation, model, agent, session_id,
+    # user_id, error ("1"), text (substring of input or output), flag (name of a failed score);
+    # another name is a ConfigurationError, and so is an unknown `by` or `order`.
+    # "calls" are spans of inference operations; "unpriced" are those that cost an unknown sum
+    # (a failed call without usage costs none). Money and tokens are of spans that a provider
+    # bills, None where no part of a sum is known. Money is USD, time is ms, ids are hex.
+    # A query that takes too long or too much memory is a StoreError that says so.
 
     def overview(self, since_ns: int, until_ns: int, **filters: str | None) -> Row:
         """Return totals and breakdowns of a window.
@@ -74,7 +87,15 @@ class Store(Protocol):
         """
 
     def series(self, since_ns: int, until_ns: int, step_s: int, **filters: str | None) -> list[Row]:
-        """Return one row a step: ts_ms, calls, errors, cost_usd, p50_ms, p95_ms, input_tokens, output_tokens."""
+        """Return what happened over time.
+
+        Where the bounds and the step are whole minutes and the filters no finer than the
+        model, the minute roll-up answers.
+
+        Returns:
+            One row a step, also where nothing happened: ts_ms (start of the step, a multiple
+            of it), calls, errors, cost_usd, p50_ms, p95_ms, input_tokens, output_tokens.
+        """
 
     def sessions(
         self,
@@ -84,41 +105,61 @@ class Store(Protocol):
         order: Literal["last", "cost", "calls", "errors"] = "last",
         **filters: str | None,
     ) -> list[Row]:
-        """Return sessions: session_id, user_id, service, features, models, first_ms, last_ms,
+        """Return sessions with a span in the window that fits the filters.
 
-        traces, calls, errors, input_tokens, output_tokens, cost_usd, unpriced_calls, flags
-        (scores with label "fail").
+        Returns:
+            session_id, user_id, service, features, models, first_ms, last_ms, traces, calls,
+            errors, input_tokens, output_tokens, cost_usd, unpriced_calls, flags (names of
+            scores with label "fail", sorted); totals are of all the session's spans in the
+            window.
         """
 
     def session(self, session_id: str) -> Row | None:
-        """Return one session as in `sessions`, with traces: list as in `traces`; None if unknown."""
+        """Return one session as in `sessions` with traces, a list as in `traces`; None: unknown."""
 
     def traces(
         self, since_ns: int, until_ns: int, limit: int = 100, **filters: str | None
     ) -> list[Row]:
-        """Return newest traces: trace_id, ts_ms, name, service, feature, session_id, user_id,
+        """Return the newest traces with a span in the window that fits the filters.
 
-        duration_ms, spans, calls, errors, cost_usd, input_tokens, output_tokens, models, input,
-        output (shortened to 200 characters), flags. Filters: service, feature, model, session_id,
-        user_id, error ("1"), text (substring of input or output), flag (name of a failed score).
+        Returns:
+            trace_id, ts_ms, name, service, feature, session_id, user_id, duration_ms, spans,
+            calls, errors (spans that failed), cost_usd, unpriced_calls, input_tokens,
+            output_tokens, models, input, output (shortened to 200 characters), flags (names of
+            scores with label "fail", sorted); newest first.
         """
 
     def trace(self, trace_id: str) -> list[Row]:
-        """Return the spans of a trace by start: all of SPAN_SCHEMA with ts_ms, duration_ms,
+        """Return the spans of a trace by start; [] where it is unknown.
 
-        ttft_ms, attributes (one dict), scores (list of {name, target, value, label, explanation,
-        version}), events (list of {ts_ms, event_name, body, attributes}).
+        Returns:
+            The columns of SPAN_SCHEMA with ts_ms, duration_ms and ttft_ms for those in ns,
+            attributes (one dict) for the two maps, ids in hex (parent_id of a root: zeros),
+            and scores (list of {name, target, value, label, explanation, version}), events
+            (list of {ts_ms, event_name, body, attributes}).
         """
 
     def cost(self, since_ns: int, until_ns: int, by: str) -> list[Row]:
-        """Return key, calls, input_tokens, output_tokens, cost_usd, unpriced_calls, dearest first.
+        """Return what a window cost by one dimension, dearest first.
 
-        `by` is one of service, environment, feature, provider, request_model, agent, session_id,
-        user_id, prompt_name, prompt_version, day, hour.
+        Args:
+            since_ns: Begin of the window.
+            until_ns: Its end, exclusive.
+            by: service, environment, feature, provider, request_model, agent, session_id,
+                user_id, prompt_name, prompt_version, day (``2026-11-24``) or hour
+                (``2026-11-24T14:00Z``).
+
+        Returns:
+            key, calls, input_tokens, output_tokens, cost_usd, unpriced_calls.
         """
 
     def metric_series(self, name: str, since_ns: int, until_ns: int, step_s: int) -> list[Row]:
-        """Return ts_ms, service, labels, value of a stored OTLP metric (a gauge's mean, a sum's last)."""
+        """Return a stored OTLP metric over time.
+
+        Returns:
+            ts_ms, service, labels (dict), value (a gauge's mean, a sum's last, a histogram's
+            last mean), for the steps that have points.
+        """
 
     def dimensions(self, since_ns: int, until_ns: int) -> Mapping[str, Sequence[str]]:
         """Return the values of service, environment, feature and model in a window, for filters."""
@@ -126,8 +167,14 @@ class Store(Protocol):
     def sizes(self) -> Row:
         """Return spans, scores, events, bytes_on_disk, bytes_a_span, oldest_ms, newest_ms."""
 
+    def delete_user(self, user_id: str) -> int:
+        """Delete the spans, scores and events of a user; return the number of spans."""
+
+    def delete_session(self, session_id: str) -> int:
+        """Delete the spans, scores and events of a session; return the number of spans."""
+
     def close(self) -> None:
-        """Finish merges that matter and let go of the directory."""
+        """Let go of the directory."""
 
 
 class State(Protocol):
@@ -135,9 +182,6 @@ class State(Protocol):
 
     def cursor(self) -> int:
         """Return the last segment whose analysis is committed; -1 at first."""
-
-    def stored_segments(self, after: int) -> list[tuple[int, int]]:
-        """Return (number, spans) of stored segments above `after`, ascending."""
 
     def monitor_state(self) -> bytes | None:
         """Return the monitors' state as last committed."""
@@ -154,8 +198,14 @@ class State(Protocol):
     def unannounced(self, limit: int = 100) -> list[Finding]:
         """Return findings of level ``page`` that the announcer has not taken yet, oldest first."""
 
-    def announce(self, finding_ids: Sequence[str], alerts: Sequence[Alert]) -> None:
-        """Mark findings as taken, write their alerts, and put a delivery for each in the outbox."""
+    def announce(
+        self, finding_ids: Sequence[str], alerts: Sequence[Alert], channels: Sequence[str] = ()
+    ) -> None:
+        """Take findings: mark them, write their alerts and put them in the outbox, in one go.
+
+        An alert is delivered to each channel once for each of its news (its state and its
+        number of findings), also when it is announced again after a kill.
+        """
 
     def outbox(self, now_ns: int, limit: int = 100) -> list[tuple[int, str, Alert, Finding | None]]:
         """Return due deliveries: (delivery id, channel, alert, its first finding)."""
@@ -165,6 +215,13 @@ class State(Protocol):
 
     def retry(self, delivery_id: int, at_ns: int, reason: str) -> None:
         """Try a delivery again later; the reason is kept for `llmobs alerts`."""
+
+    def waiting(self) -> list[Row]:
+        """Return what the outbox still holds.
+
+        Returns:
+            delivery_id, channel, alert_id, event, due_ns, tries, reason, soonest first.
+        """
 
     def alerts(self, state: str | None = None, limit: int = 200) -> list[Alert]:
         """Return alerts, newest first."""
@@ -177,3 +234,6 @@ class State(Protocol):
 
     def statuses(self) -> list[Row]:
         """Return the monitors' statuses as last committed (`MonitorStatus.to_json`)."""
+
+    def close(self) -> None:
+        """Close the file."""

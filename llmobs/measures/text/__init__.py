@@ -1,0 +1,40 @@
+"""Measures of texts: lists of texts in, arrays out. One pass over the words serves them all.
+
+``encoder.py`` cuts texts into words, ``features.py`` holds what follows from them, ``heads.py``
+and ``relevance.py`` judge by it; ``pii.py`` and ``language.py`` read the text itself.
+``train/`` makes the packaged weights.
+"""
+
+from llmobs.measures.text.encoder import TextEncoder
+from llmobs.measures.text.features import TextFeatures
+from llmobs.measures.text.heads import (
+    Head,
+    Judgement,
+    injection,
+    load_head,
+    refusal,
+    toxicity,
+)
+from llmobs.measures.text.language import LANGUAGE_VERSION, UNDETERMINED, language
+from llmobs.measures.text.pii import PII_VERSION, PiiSpan, pii
+from llmobs.measures.text.relevance import RelevanceModel, load_relevance, relevance
+
+__all__ = [
+    "LANGUAGE_VERSION",
+    "PII_VERSION",
+    "UNDETERMINED",
+    "Head",
+    "Judgement",
+    "PiiSpan",
+    "RelevanceModel",
+    "TextEncoder",
+    "TextFeatures",
+    "injection",
+    "language",
+    "load_head",
+    "load_relevance",
+    "pii",
+    "refusal",
+    "relevance",
+    "toxicity",
+]

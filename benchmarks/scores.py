@@ -1,0 +1,228 @@
+"""How fast and how good the scorers are: ``python benchmarks/scores.py [--data DIR] [--json]``.
+
+Speed in CPU time of this one process, over distinct texts (nothing is saved by repetition).
+Quality on the tenth of each labelled file that training never saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # before numpy: CPU seconds of one core
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from llmobs.analyzer.score import ScoreStage, load_scorers
+from llmobs.measures import text as measures
+from llmobs.measures.text.train.corpora import Corpora
+from llmobs.records import SpanBatch
+from tests.analyzer.score.spans import chat, spans
+
+_BATCH: Final = 256
+_SOURCES: Final = {
+    "toxicity": ("toxicity_davidson", "toxicity_surge", "toxicity_wikipedia"),
+    "injection": (
+        "injection_inthewild_jailbreaks",
+        "injection_bipia_train",
+        "injection_neuralchemy",
+    ),
+    "refusal": ("refusal_xstest",),
+}
+_PII_KINDS: Final = frozenset(
+    ("EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN", "IP_ADDRESS")
+)
+Floats = npt.NDArray[np.float64]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(__file__).parent.parent / "tests/measures/text/data",
+        help="Folder of NAME.jsonl.gz files",
+    )
+    parser.add_argument("--json", action="store_true", help="Print one JSON object a line")
+    arguments = parser.parse_args()
+    corpora = Corpora(arguments.data, held_out=True)
+    for row in (*speed(corpora), *quality(corpora)):
+        print(json.dumps(row) if arguments.json else "  ".join(f"{k}={_plain(row[k])}" for k in row))
+
+
+def speed(corpora: Corpora) -> list[dict[str, Any]]:
+    """Time every measure and the whole stage over at most 4,096 pairs of texts."""
+    pairs = [(row["query"], row["text"]) for row in corpora.rows("relevance_halueval")]
+    prompts = [row["text"] for row in corpora.rows("benign_prompts")]
+    long = [row["text"] for row in corpora.rows("injection_inthewild_jailbreaks")]
+    answers = [row["text"] for row in corpora.rows("refusal_xstest")]
+    inputs = list(dict.fromkeys([*(q for q, _ in pairs), *prompts, *long]))[:4096]
+    outputs = [([a for _, a in pairs] + answers)[i % (len(pairs) + len(answers))] for i in range(len(inputs))]
+    outputs = [f"{answer} {i}" for i, answer in enumerate(outputs)]  # distinct
+    texts = [*inputs, *outputs]
+    encoder = measures.TextEncoder.load()
+
+    def heads(batch: Sequence[str]) -> None:
+        features = encoder.encode(batch)
+        for name in ("toxicity", "injection", "refusal"):
+            measures.load_head(name).judge(features)
+
+    def relevance(batch: Sequence[str]) -> None:
+        half = len(batch) // 2
+        measures.relevance(batch[:half], batch[half:])
+
+    timed: dict[str, Callable[[Sequence[str]], object]] = {
+        "embedding": lambda batch: encoder.encode(batch).embeddings,
+        "toxicity": measures.toxicity,
+        "injection": measures.injection,
+        "refusal": measures.refusal,
+        "toxicity+injection+refusal": heads,
+        "relevance": relevance,
+        "pii": measures.pii,
+        "language": measures.language,
+    }
+    rows = [
+        {
+            "what": "speed",
+            "scorer": name,
+            "texts_per_cpu_s": len(texts) / _cpu_s(function, texts),
+            "mean_chars": float(np.mean([len(text) for text in texts])),
+        }
+        for name, function in timed.items()
+    ]
+    stage = ScoreStage(load_scorers(), time_box_s=60)
+    batch_s = _cpu_s(
+        lambda batch: stage.score(_as_spans(batch)), list(zip(inputs, outputs, strict=True))
+    ) - _cpu_s(_as_spans, list(zip(inputs, outputs, strict=True)))
+    rows.append({"what": "speed", "scorer": "all", "us_per_span": 1e6 * batch_s / len(inputs)})
+    return rows
+
+
+def quality(corpora: Corpora) -> list[dict[str, Any]]:
+    """Judge every held-out source; AUC and AP against its own negatives, or benign prompts."""
+    benign = [row["text"] for row in corpora.rows("benign_prompts")]
+    rows: list[dict[str, Any]] = []
+    for name, sources in _SOURCES.items():
+        head = measures.load_head(name)
+        plain = head.judge(measures.TextEncoder.load().encode(benign)).probabilities
+        for source in sources:
+            if not (corpora.folder / f"{source}.jsonl.gz").exists():
+                continue
+            texts = corpora.rows(source)
+            labels = np.array([int(row["label"]) for row in texts])
+            values = head.judge(
+                measures.TextEncoder.load().encode([row["text"] for row in texts])
+            ).probabilities
+            if labels.all():
+                labels = np.concatenate((labels, np.zeros(len(plain), int)))
+                values = np.concatenate((values, plain))
+            rows.append(
+                {"what": "quality", "scorer": name, "source": source}
+                | binary(labels, values, plain)
+                | {
+                    "recall_at_threshold": float((values[labels == 1] >= head.threshold).mean()),
+                    "benign_flagged": float((plain >= head.threshold).mean()),
+                }
+            )
+    pairs = corpora.rows("relevance_halueval")
+    values = measures.relevance([row["query"] for row in pairs], [row["text"] for row in pairs])
+    labels = np.array([int(row["label"]) for row in pairs])
+    known = np.isfinite(values)
+    rows.append(
+        {"what": "quality", "scorer": "relevance", "source": "relevance_halueval"}
+        | binary(labels[known], values[known], values[known & (labels == 0)])
+    )
+    strings = corpora.rows("language_ui_strings")
+    found, _ = measures.language([row["text"] for row in strings])
+    right = [code == row["label"] for code, row in zip(found, strings, strict=True)]
+    rows.append(
+        {
+            "what": "quality",
+            "scorer": "language",
+            "source": "language_ui_strings",
+            "n": len(right),
+            "accuracy": float(np.mean(right)),
+        }
+    )
+    rows.append(pii_quality(corpora, benign))
+    return rows
+
+
+def pii_quality(corpora: Corpora, benign: Sequence[str]) -> dict[str, Any]:
+    """Count labelled items that were hit by a span of the same kind, and spans that hit none."""
+    n_items = n_hit = n_spans = n_right = 0
+    texts = corpora.rows("pii_presidio_generated")
+    for row, spans_found in zip(texts, measures.pii([row["text"] for row in texts]), strict=True):
+        wanted = [item for item in row["spans"] if item[2] in _PII_KINDS]
+        found = [span for span in spans_found if span.kind in _PII_KINDS]
+        n_items += len(wanted)
+        n_spans += len(found)
+        n_hit += sum(
+            any(s.start < end and start < s.end and s.kind == kind for s in found)
+            for start, end, kind in wanted
+        )
+        n_right += sum(
+            any(s.start < end and start < s.end for start, end, _ in row["spans"]) for s in found
+        )
+    recall, precision = n_hit / n_items, n_right / n_spans
+    return {
+        "what": "quality",
+        "scorer": "pii",
+        "source": "pii_presidio_generated",
+        "n": n_items,
+        "recall": recall,
+        "precision": precision,
+        "f1": 2 * recall * precision / (recall + precision),
+        "benign_flagged": float(np.mean([bool(found) for found in measures.pii(benign)])),
+    }
+
+
+def binary(labels: npt.NDArray[np.int64], values: Floats, benign: Floats) -> dict[str, Any]:
+    """Return AUC, average precision, and recall where 1 % of the benign texts are flagged."""
+    n_positive = int(labels.sum())
+    ranks = rankdata(values)[labels == 1].sum()
+    auc = (ranks - n_positive * (n_positive + 1) / 2) / (n_positive * (len(labels) - n_positive))
+    order = np.argsort(-values, kind="stable")
+    hits = labels[order].cumsum()
+    precision = hits / np.arange(1, len(labels) + 1)
+    limit = np.sort(benign)[-max(1, len(benign) // 100)]
+    return {
+        "n": len(labels),
+        "n_positive": n_positive,
+        "auc": float(auc),
+        "ap": float(precision[labels[order] == 1].mean()),
+        "recall_at_1pct_fpr": float((values[labels == 1] > limit).mean()),
+    }
+
+
+def _as_spans(pairs: Sequence[tuple[str, str]]) -> SpanBatch:
+    return spans([chat(question, answer) for question, answer in pairs])
+
+
+def _cpu_s(function: Callable[[Any], object], items: Sequence[Any]) -> float:
+    """Return the least CPU time of three rounds, in batches of 256; the first warms up."""
+    rounds = []
+    for _ in range(3):
+        start = time.process_time()
+        for i in range(0, len(items), _BATCH):
+            function(items[i : i + _BATCH])
+        rounds.append(time.process_time() - start)
+    return min(rounds)
+
+
+def _plain(value: object) -> str:
+    return f"{value:,.3f}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    main()

@@ -1,0 +1,116 @@
+"""All monitors: batches in order go in, findings come out, and the state survives to the bit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from llmobs.analyzer.monitor.calls import Calls, PlaceKey
+from llmobs.analyzer.monitor.catalog import N_MONITORS
+from llmobs.analyzer.monitor.place import Place
+from llmobs.analyzer.monitor.settings import MonitorSettings
+from llmobs.errors import ConfigurationError
+from llmobs.measures.drift import pack, unpack
+from llmobs.records import Finding, MonitorStatus, Scores, SpanBatch
+
+__all__ = ["OTHER", "Monitors"]
+
+OTHER: Final[PlaceKey] = ("(other)", "(other)", "(other)")
+"""Where the calls of places beyond `MonitorSettings.max_places` are watched together."""
+
+_VERSION: Final = 1
+
+
+class Monitors:
+    """The monitors of every place (service, environment, feature), made as places appear.
+
+    The same batches at the same times give the same findings with the same ids, and a restart
+    from `to_state` changes nothing of that.
+    """
+
+    def __init__(self, settings: MonitorSettings | None = None) -> None:
+        self.settings = settings or MonitorSettings()
+        self._places: dict[PlaceKey, Place] = {}
+        self._clock_ns = 0
+
+    def observe(self, spans: SpanBatch, scores: Scores, *, now_ns: int) -> list[Finding]:
+        """Judge one batch and return what was found, in a fixed order.
+
+        Time is the time of the data, so that a backlog is judged as it would have been then.
+        An empty batch says that all data has come: time is `now_ns`.
+
+        Args:
+            spans: Batches must come in order.
+            scores: Of the same spans, row for row.
+            now_ns: What time it is; data from the future counts as of now.
+        """
+        calls = Calls.of(spans, scores)
+        latest_ns = min(int(calls.at_ns[-1]), now_ns) if len(calls) else now_ns
+        # A batch of other spans only says nothing about whether calls are still to come.
+        if len(calls) or not len(spans):
+            self._clock_ns = max(self._clock_ns, latest_ns)
+        rows: dict[PlaceKey, list[int]] = {}
+        for row, key in enumerate(calls.places):
+            rows.setdefault(self._admit(key), []).append(row)
+        n_monitors = N_MONITORS * max(1, len(self._places))
+        findings: list[Finding] = []
+        for key, place in self._places.items():
+            mine = calls.take(np.array(rows[key], np.int64)) if key in rows else None
+            findings += place.observe(mine, self._clock_ns, n_monitors)
+        return findings
+
+    def _admit(self, key: PlaceKey) -> PlaceKey:
+        """Return the place that watches this key, made where there is room for it."""
+        if key in self._places:
+            return key
+        if len(self._places) >= self.settings.max_places:
+            oldest_ns = self._clock_ns - int(self.settings.forget_place_s * 1e9)
+            for known, place in list(self._places.items()):
+                if place.last_ns < oldest_ns:
+                    del self._places[known]
+        if len(self._places) >= self.settings.max_places:
+            key = OTHER
+        if key not in self._places:
+            self._places[key] = Place(key, self.settings, self._clock_ns)
+        return key
+
+    def renew(self, service: str, environment: str, feature: str) -> bool:
+        """Forget the references of a place: what comes next is the new normal.
+
+        Returns:
+            Whether the place was known.
+        """
+        return self._places.pop((service, environment, feature), None) is not None
+
+    def statuses(self, now_ns: int) -> list[MonitorStatus]:
+        """Return how every monitor stands, place by place."""
+        return [status for place in self._places.values() for status in place.statuses(now_ns)]
+
+    def to_state(self) -> bytes:
+        """Return the whole state as bytes."""
+        places = [place.to_tree() for place in self._places.values()]
+        return pack({"version": _VERSION, "clock_ns": self._clock_ns, "places": places})
+
+    @classmethod
+    def from_state(cls, state: bytes, settings: MonitorSettings | None = None) -> Monitors:
+        """Go on where `to_state` was called.
+
+        Raises:
+            ConfigurationError: The bytes are no state, or of another version of llmobs.
+        """
+        try:
+            tree = unpack(state)
+        except ValueError as error:
+            raise ConfigurationError(f"the monitors' state can't be read: {error}") from error
+        if tree.get("version") != _VERSION:
+            raise ConfigurationError(
+                f"the monitors' state has version {tree.get('version')!r}, this llmobs reads "
+                f"{_VERSION}: start without it, and references are learned anew"
+            )
+        monitors = cls(settings)
+        monitors._clock_ns = tree["clock_ns"]
+        for part in tree["places"]:
+            place = Place.from_tree(part, monitors.settings)
+            monitors._places[place.key] = place
+        return monitors

@@ -1,0 +1,119 @@
+"""Readers of single values: from a producer's wording to the conventions'."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from llmobs.analyzer.normalize.mapping import VALUES
+
+__all__ = ["instant_ns", "reader", "sampling_weight", "usage"]
+
+_THRESHOLD = re.compile(r"(?:^|,)\s*ot=(?:[^,]*;)?th:([0-9a-f]{1,14})(?=[;,\s]|$)")
+
+
+def reader(name: str) -> Callable[[str], str]:
+    """Return how values of a table in `VALUES` are read; "" reads them as they are."""
+    if not name:
+        return str
+    table = VALUES.get(name, {})
+
+    def read(text: str) -> str:
+        return table.get(text, table.get("*", text))
+
+    return {"finish_reason": _finish_reason, "provider": _provider}.get(name, read)
+
+
+def _finish_reason(text: str) -> str:
+    if text.startswith("["):  # one for each choice: the first
+        values = _loads(text)
+        text = str(values[0]) if isinstance(values, list) and values else ""
+    text = text.removeprefix("FinishReason.")
+    return VALUES["finish_reason"].get(text, text)
+
+
+def _provider(text: str) -> str:
+    """Read ``OpenAI``, ``openai.chat`` and ``azure.ai.openai`` alike."""
+    table = VALUES["provider"]
+    text = text.lower()
+    # Vercel names the API behind a dot; names of the conventions have dots of their own.
+    short = text.rpartition(".")[0] if text.endswith(_APIS) else text
+    return table.get(text, table.get(short, short))
+
+
+_APIS: Final = (".chat", ".responses", ".messages", ".completion", ".embedding", ".embeddings")
+
+
+def sampling_weight(trace_state: str) -> float:
+    """Return how many spans a sampled one stands for: 1 / (1 - T / 2^56) of ``ot=th:T``.
+
+    References:
+        OpenTelemetry, "TraceState: Probability Sampling".
+    """
+    found = _THRESHOLD.search(trace_state)
+    if not found:
+        return 1.0
+    threshold = int(found[1].ljust(14, "0"), 16)
+    return 2.0**56 / (2**56 - threshold)
+
+
+def instant_ns(text: str) -> float:
+    """Return a time in ISO 8601, quoted or not, as ns since 1970; NaN for anything else."""
+    try:
+        at = datetime.fromisoformat(text.strip('"'))
+    except ValueError:
+        return float("nan")
+    return at.timestamp() * 1e9
+
+
+def usage(text: str) -> Mapping[str, float]:
+    """Read Langfuse's ``usage_details``: a JSON object of disjoint counts.
+
+    Returns:
+        Columns and counts, cached and reasoning tokens included in input and output. The
+        names of OpenAI, whose counts include them already, are read as well.
+    """
+    details = _loads(text)
+    if not isinstance(details, dict):
+        return {}
+    counts = {k: v for k, v in details.items() if isinstance(v, (int, float))}
+    out: dict[str, float] = {}
+    for column, names in _USAGE.items():
+        if found := [counts[name] for name in names if name in counts]:
+            out[column] = found[0]
+    for column, whole, prefix in (
+        ("input_tokens", "prompt_tokens", ("input", "cache_")),
+        ("output_tokens", "completion_tokens", ("output",)),
+    ):
+        parts = [count for name, count in counts.items() if name.startswith(prefix)]
+        if whole in counts:
+            out[column] = counts[whole]
+        elif parts:
+            out[column] = sum(parts)
+    return out
+
+
+_USAGE: Final = {
+    "cache_read_tokens": (
+        "input_cached_tokens",
+        "input_cache_read",
+        "cache_read_input_tokens",
+        "input_cache_read_tokens",
+    ),
+    "cache_write_tokens": (
+        "cache_creation_input_tokens",
+        "input_cache_creation",
+        "input_cache_write_tokens",
+    ),
+    "reasoning_tokens": ("output_reasoning_tokens", "output_reasoning"),
+}
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,142 @@
+"""Span events and links, folded into attributes of their span: a batch has no other place."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from llmobs import semconv
+from llmobs.analyzer.normalize.attributes import Extra
+from llmobs.analyzer.normalize.messages import dumps, messages_of, plain
+from llmobs.records import (
+    OWNER_EVENT,
+    OWNER_LINK,
+    VALUE_BOOL,
+    VALUE_DOUBLE,
+    VALUE_INT,
+    VALUE_STRING,
+    RawPart,
+)
+
+__all__ = ["EVENTS_KEY", "LINKS_KEY", "fold"]
+
+EVENTS_KEY: Final = "otel.span.events"
+LINKS_KEY: Final = "otel.span.links"
+
+_EXCEPTION: Final = (
+    semconv.EXCEPTION_TYPE,
+    semconv.EXCEPTION_MESSAGE,
+    semconv.EXCEPTION_STACKTRACE,
+)
+# Conventions before 1.28 sent a prompt and an answer as one event each, with this attribute.
+_CONTENT: Final = {
+    "gen_ai.content.prompt": "gen_ai.prompt",
+    "gen_ai.content.completion": "gen_ai.completion",
+}
+# Conventions before 1.37 sent an event a message; the name tells the role.
+_MESSAGES: Final = {
+    "gen_ai.system.message": "system",
+    "gen_ai.user.message": "user",
+    "gen_ai.assistant.message": "assistant",
+    "gen_ai.tool.message": "tool",
+    "gen_ai.choice": "assistant",
+}
+
+
+def fold(part: RawPart) -> list[Extra]:
+    """Return what the events and links of spans say, as attributes of the spans.
+
+    Exceptions and messages get the names that spans have for them; all other events, and
+    links, become one JSON text a span.
+    """
+    if not part.events.num_rows and not part.links.num_rows:
+        return []
+    inputs: dict[int, list[Any]] = {}
+    outputs: dict[int, list[Any]] = {}
+    others: dict[int, list[Any]] = {}
+    extras: list[Extra] = []
+    values = _values(part, OWNER_EVENT)
+    for i, event in enumerate(part.events.to_pylist()):
+        span, name, attributes = event["span"], event["name"], values.get(i, {})
+        if name == "exception":
+            extras += [
+                Extra(span, key, plain(attributes[key])) for key in _EXCEPTION if key in attributes
+            ]
+        elif name in _CONTENT and _CONTENT[name] in attributes:
+            extras.append(Extra(span, _CONTENT[name], plain(attributes[_CONTENT[name]])))
+        elif name in _MESSAGES:
+            sink = outputs if name == "gen_ai.choice" else inputs
+            sink.setdefault(span, []).extend(_messages(attributes, _MESSAGES[name]))
+        else:
+            others.setdefault(span, []).append(
+                {"name": name, "ts_ns": event["ts_ns"], "attributes": attributes}
+            )
+    values = _values(part, OWNER_LINK)
+    links: dict[int, list[Any]] = {}
+    for i, link in enumerate(part.links.to_pylist()):
+        links.setdefault(link["span"], []).append(
+            {
+                "trace_id": link["trace_id"].hex(),
+                "span_id": link["span_id"].hex(),
+                "attributes": values.get(i, {}),
+            }
+        )
+    for key, found in (
+        (semconv.GEN_AI_INPUT_MESSAGES, inputs),
+        (semconv.GEN_AI_OUTPUT_MESSAGES, outputs),
+        (EVENTS_KEY, others),
+        (LINKS_KEY, links),
+    ):
+        extras += [Extra(span, key, dumps(items)) for span, items in found.items()]
+    return extras
+
+
+def _messages(attributes: dict[str, Any], role: str) -> list[Any]:
+    """Return the message of an event: its attributes are its fields, or one holds them all."""
+    body = attributes.get("gen_ai.event.content", attributes)
+    if isinstance(body, str):
+        body = _loads(body)
+    if isinstance(body, dict):
+        inner = body.get("message")
+        body = _loads(inner) if isinstance(inner, str) else inner or body
+    if isinstance(body, dict):
+        body = {
+            "role": body.get("role") or role,
+            **{
+                name: body[name]
+                for name in ("content", "parts", "tool_calls", "name", "id")
+                if body.get(name)
+            },
+        }
+    return messages_of(body, role)
+
+
+def _loads(text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _values(part: RawPart, owner_kind: int) -> dict[int, dict[str, Any]]:
+    """Return the attributes of every owner of one kind as Python values."""
+    batch = part.attributes
+    rows = np.flatnonzero(batch.column("owner_kind").to_numpy() == owner_kind)
+    out: dict[int, dict[str, Any]] = {}
+    for row in batch.take(rows).to_pylist():
+        match row["kind"]:
+            case kind if kind == VALUE_STRING:
+                value: Any = row["text"]
+            case kind if kind == VALUE_BOOL:
+                value = bool(row["number"])
+            case kind if kind == VALUE_INT:
+                value = row["number"]
+            case kind if kind == VALUE_DOUBLE:
+                value = float(np.int64(row["number"]).view(np.float64))
+            case _:
+                value = _loads(row["text"]) if row["text"] else None
+        out.setdefault(row["owner"], {})[part.keys[row["key"]].as_py()] = value
+    return out

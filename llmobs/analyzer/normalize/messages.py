@@ -1,0 +1,418 @@
+"""Messages of every shape to those of the conventions, and the texts that are in them.
+
+The canonical message: ``{"role": …, "parts": [{"type": "text", "content": …}, …]}``. Others:
+OpenAI's and Vercel's ``content`` (text or typed parts) with ``tool_calls``, ``{"messages": [...]}``
+around them, LangChain's ``kwargs``, Gemini's ``parts`` with ``text``, or plain text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+__all__ = [
+    "Texts",
+    "canonical",
+    "dumps",
+    "input_texts",
+    "instructions_text",
+    "output_text",
+    "plain",
+]
+
+Message = dict[str, Any]
+
+_SYSTEM: Final = frozenset({"system", "developer"})
+_ROLES: Final = {
+    "human": "user",
+    "ai": "assistant",
+    "model": "assistant",
+    "function": "tool",
+    "HumanMessage": "user",
+    "AIMessage": "assistant",
+    "AIMessageChunk": "assistant",
+    "SystemMessage": "system",
+    "ToolMessage": "tool",
+}
+_WRAPPERS: Final = ("messages", "message", "choices", "generations", "input_messages")
+_PLAIN: Final = (
+    "content",
+    "text",
+    "input",
+    "query",
+    "question",
+    "prompt",
+    "output",
+    "result",
+    "answer",
+)
+_decode = json.JSONDecoder().decode
+
+
+class Texts(NamedTuple):
+    """What a call was given, as texts; "" for what was not there."""
+
+    user: str = ""
+    system: str = ""
+    context: str = ""
+
+
+def dumps(value: Any) -> str:
+    """Write compact JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def plain(value: Any) -> str:
+    """Return a value as a text for people: strings as they are, else JSON."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else dumps(value)
+
+
+# ── the commonest shape ──────────────────────────────────────────────────────────────────
+
+# One text part a message and nothing else, as JSON writers in Python and JavaScript write it.
+_STRING: Final = r'"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"'
+_ONE_TEXT: Final = r'\{"role": ?"ROLE", ?"parts": ?\[\{"type": ?"text", ?"content": ?' + _STRING
+_INPUT: Final = re.compile(
+    r"\[(?:" + _ONE_TEXT.replace("ROLE", "system") + r"\}\]\}, ?)?"
+    + _ONE_TEXT.replace("ROLE", "user") + r"\}\]\}\]"
+)  # fmt: skip
+_OUTPUT: Final = re.compile(
+    r"\[" + _ONE_TEXT.replace("ROLE", "assistant")
+    + r'\}\](?:, ?"finish_reason": ?"[a-z_]*")?\}\]'
+)  # fmt: skip
+
+
+def quick_input(text: str) -> Texts | None:
+    """Read an optional system text and one user text; None for any other input.
+
+    Says what `input_texts` says, in a quarter of the time.
+    """
+    found = _INPUT.fullmatch(text)
+    if found is None:
+        return None
+    system, user = found.groups("")
+    try:
+        return Texts(_unescape(user), _unescape(system))
+    except ValueError:
+        return None
+
+
+def quick_output(text: str) -> str | None:
+    """Read one answer of one text; None for any other output."""
+    found = _OUTPUT.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        return _unescape(found[1])
+    except ValueError:
+        return None
+
+
+def _unescape(inside: str) -> str:
+    if "\\" not in inside:
+        return inside
+    text: str = _decode(f'"{inside}"')
+    return text
+
+
+# ── reading canonical messages ───────────────────────────────────────────────────────────
+
+
+def input_texts(messages: list[Message]) -> Texts:
+    """Return the last user message, the system messages and the tool results of an input."""
+    user = ""
+    system: list[str] = []
+    context: list[str] = []
+    for message in messages:
+        role = message["role"]
+        texts = []
+        for part in message["parts"]:
+            kind = part.get("type")
+            if kind == "text":
+                texts.append(plain(part.get("content")))
+            elif kind == "tool_call_response":
+                # "result" was the name before "response".
+                context.append(plain(part.get("response", part.get("result"))))
+        if not texts:
+            continue
+        if role == "user":
+            user = "\n".join(texts)
+        elif role in _SYSTEM:
+            system += texts
+        elif role == "tool":
+            context += texts
+    return Texts(user, "\n".join(system), "\n".join(context))
+
+
+def output_text(messages: list[Message]) -> str:
+    """Return the text parts of an answer, one under the other; not its reasoning."""
+    return "\n".join(
+        plain(part.get("content"))
+        for message in messages
+        for part in message["parts"]
+        if part.get("type") == "text"
+    )
+
+
+def instructions_text(text: str) -> str:
+    """Return the text of ``gen_ai.system_instructions``: parts as JSON, or plain text."""
+    value = _json(text)
+    if isinstance(value, str) or value is None:
+        return text if value is None else value
+    parts = _parts(value)
+    return "\n".join(plain(part.get("content")) for part in parts if part.get("type") == "text")
+
+
+def read_canonical(text: str) -> list[Message] | None:
+    """Return messages that are canonical already; None for anything else."""
+    if not text.startswith("["):
+        return None
+    try:
+        value = _decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if _is_canonical(value) else None
+
+
+def _is_canonical(messages: list[Any]) -> bool:
+    for message in messages:
+        if not isinstance(message, dict):
+            return False
+        parts = message.get("parts")
+        if not isinstance(message.get("role"), str) or not isinstance(parts, list):
+            return False
+        for part in parts:
+            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+                return False
+    return True
+
+
+# ── making them ──────────────────────────────────────────────────────────────────────────
+
+
+def canonical(text: str, role: str) -> list[Message]:
+    """Read messages in anybody's shape.
+
+    Args:
+        text: JSON of messages, or a plain text.
+        role: Whose text it is where that is not said.
+    """
+    value = _json(text)
+    return messages_of(text if value is None else value, role)
+
+
+def messages_of(value: Any, role: str) -> list[Message]:
+    """Return a decoded value as canonical messages."""
+    if isinstance(value, list):
+        if all(
+            isinstance(item, dict) and ("type" in item and "role" not in item) for item in value
+        ):
+            parts = _parts(value)
+            if parts and all(part["type"] in _KNOWN_PARTS for part in parts):
+                return [{"role": role, "parts": parts}]
+        return [message for item in value for message in messages_of(item, role)]
+    if isinstance(value, dict):
+        return _messages_of_dict(value, role)
+    text = plain(value)
+    return [{"role": role, "parts": [{"type": "text", "content": text}]}] if text else []
+
+
+def _messages_of_dict(value: Mapping[str, Any], role: str) -> list[Message]:
+    if "role" in value or "parts" in value:
+        return [_message(value, role)]
+    if isinstance(value.get("kwargs"), dict):  # LangChain, serialized
+        kind = value["id"][-1] if isinstance(value.get("id"), list) and value["id"] else ""
+        return [_message({"role": _ROLES.get(str(kind), role), **value["kwargs"]}, role)]
+    if value.get("type") in _ROLES:
+        return [_message({"role": _ROLES[value["type"]], **value}, role)]
+    for name in _WRAPPERS:
+        if isinstance(value.get(name), (list, dict)):
+            system = value.get("system")
+            before = messages_of(system, "system") if system else []
+            return before + messages_of(value[name], role)
+    if isinstance(value.get("prompt"), str) and isinstance(value.get("system"), str):  # Vercel
+        return messages_of(value["system"], "system") + messages_of(value["prompt"], role)
+    texts = [value[name] for name in _PLAIN if isinstance(value.get(name), str)]
+    return messages_of(texts[0] if len(texts) == 1 else dumps(value), role)
+
+
+def _message(value: Mapping[str, Any], role: str) -> Message:
+    said = str(value.get("role") or role)
+    said = _ROLES.get(said, said)
+    content = value.get("parts") if isinstance(value.get("parts"), list) else value.get("content")
+    if said == "tool" and not _has_type(content):
+        answer: Message = {"type": "tool_call_response", "response": content}
+        if call := value.get("tool_call_id") or value.get("id"):
+            answer["id"] = call
+        parts = [answer]
+    else:
+        parts = _parts(content)
+    if reasoning := value.get("reasoning_content"):
+        parts.insert(0, {"type": "reasoning", "content": plain(reasoning)})
+    parts += [_tool_call(call) for call in value.get("tool_calls") or () if isinstance(call, dict)]
+    message: Message = {"role": said, "parts": parts}
+    if isinstance(value.get("name"), str):
+        message["name"] = value["name"]
+    return message
+
+
+def _has_type(content: Any) -> bool:
+    return isinstance(content, list) and all(isinstance(p, dict) and "type" in p for p in content)
+
+
+_KNOWN_PARTS: Final = frozenset(
+    {"text", "reasoning", "tool_call", "tool_call_response", "blob", "file", "uri", "image_url"}
+)
+
+
+def _parts(content: Any) -> list[Message]:
+    if content is None or content == "":
+        return []
+    if isinstance(content, str):
+        # Vercel and OpenLLMetry put the JSON of typed parts into a string.
+        value = _json(content) if content.startswith('[{"') else None
+        if not _has_type(value):
+            return [{"type": "text", "content": content}]
+        content = value
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
+        return [{"type": "text", "content": plain(content)}]
+    return [_part(part) for part in content]
+
+
+def _part(part: Any) -> Message:
+    if not isinstance(part, dict):
+        return {"type": "text", "content": plain(part)}
+    kind = str(part.get("type", "text")).replace("-", "_")
+    match kind:
+        case "text" | "input_text" | "output_text" | "refusal":
+            content = part.get("content", part.get("text", part.get("refusal")))
+            if isinstance(content, dict):  # OpenInference and Assistants: {"text": {"value": …}}
+                content = content.get("value", content)
+            return {"type": "text", "content": plain(content)}
+        case "tool_call" | "tool_use" | "function_call":
+            return part if "arguments" in part and "name" in part else _tool_call(part)
+        case "tool_result" | "tool_call_response":
+            answer = part.get(
+                "response", part.get("result", part.get("output", part.get("content")))
+            )
+            id_ = part.get("id") or part.get("toolCallId") or part.get("tool_use_id")
+            return {"type": "tool_call_response", "response": answer} | ({"id": id_} if id_ else {})
+        case "thinking" | "reasoning":
+            content = part.get("content", part.get("text", part.get("thinking")))
+            return {"type": "reasoning", "content": plain(content)}
+        case _:
+            return {**part, "type": part.get("type", "text")}
+
+
+def _tool_call(call: Mapping[str, Any]) -> Message:
+    function = call.get("function")
+    inner = function if isinstance(function, dict) else call
+    arguments = next(
+        (inner[name] for name in ("arguments", "args", "input") if name in inner), None
+    )
+    if isinstance(arguments, str):
+        read = _json(arguments)
+        arguments = arguments if read is None else read
+    name = inner.get("name") or call.get("toolName") or ""
+    out: Message = {"type": "tool_call", "name": str(name), "arguments": arguments}
+    if id_ := call.get("id") or call.get("toolCallId"):
+        out["id"] = id_
+    return out
+
+
+# ── numbered attributes ──────────────────────────────────────────────────────────────────
+
+
+def regroup(fields: Iterable[tuple[str, str]], inner: str) -> list[Message]:
+    """Build the objects that were flattened into numbered attributes.
+
+    Args:
+        fields: Names below the prefix with their values: ``("0.role", "user")``,
+            ``("0.message.contents.1.message_content.text", "hi")``.
+        inner: What stands between number and field, such as ``message.``; optional there.
+
+    Returns:
+        One object for each number, in their order; values are texts.
+    """
+    tree: dict[str, Any] = {}
+    for path, text in fields:
+        node = tree
+        *above, last = path.replace(f".{inner}", ".", 1).split(".") if inner else path.split(".")
+        for step in above:
+            below = node.setdefault(step, {})
+            if not isinstance(below, dict):
+                below = node[step] = {"": below}
+            node = below
+        node[last] = text
+    return [
+        value if isinstance(value, dict) else {"content": value}
+        for _, value in sorted(_numbered(tree).items())
+    ]
+
+
+def flattened_message(fields: dict[str, Any], role: str) -> list[Message]:
+    """Turn an object of `regroup` into a canonical message; [] when it says nothing."""
+    out: dict[str, Any] = {"role": fields.get("role") or role}
+    if "content" in fields:
+        out["content"] = fields["content"]
+    elif isinstance(fields.get("contents"), dict):  # OpenInference: contents.N.message_content.*
+        items = (item for _, item in sorted(_numbered(fields["contents"]).items()))
+        out["content"] = [
+            {name: _nested_text(value) for name, value in item.get("message_content", item).items()}
+            for item in items
+            if isinstance(item, dict)
+        ]
+    elif isinstance(fields.get("text"), str):
+        out["content"] = fields["text"]
+    if isinstance(fields.get("tool_calls"), dict):
+        calls = (call for _, call in sorted(_numbered(fields["tool_calls"]).items()))
+        out["tool_calls"] = [
+            call.get("tool_call", call) for call in calls if isinstance(call, dict)
+        ]
+    for name in ("tool_call_id", "name", "reasoning_content"):
+        if isinstance(fields.get(name), str):
+            out[name] = fields[name]
+    message = _message(out, role)
+    return [message] if message["parts"] else []
+
+
+def document_text(fields: dict[str, Any]) -> str:
+    """Return the content of a retrieved document."""
+    for name in ("content", "text", "page_content", "pageContent"):
+        if fields.get(name):
+            return plain(fields[name])
+    return ""
+
+
+def documents_text(text: str) -> str:
+    """Return the contents of ``gen_ai.retrieval.documents``, one under the other."""
+    value = _json(text)
+    documents = value if isinstance(value, list) else []
+    return "\n".join(filter(None, (document_text(d) for d in documents if isinstance(d, dict))))
+
+
+def _numbered(node: Mapping[str, Any]) -> dict[int, Any]:
+    return {int(key): value for key, value in node.items() if key.isdecimal() and key.isascii()}
+
+
+def _nested_text(value: Any) -> Any:
+    """Flatten ``image.image.url`` and its like to the innermost value."""
+    while isinstance(value, dict) and len(value) == 1:
+        value = next(iter(value.values()))
+    return value
+
+
+def _json(text: str) -> Any:
+    """Return what a text holds as JSON object, list or string; None when it is plain."""
+    if not text.startswith(("[", "{", '"')):
+        return None
+    try:
+        return _decode(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,45 @@
+"""Whether answers are about what was asked."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from llmobs.analyzer.score.base import ScoringInput, Target, Verdicts
+from llmobs.measures.text import load_relevance
+
+__all__ = ["Relevance"]
+
+
+class Relevance:
+    """Value: probability that the answer belongs to the message; low is bad.
+
+    It can't tell a wrong answer from a right one, only one about something else.
+    """
+
+    name: Final = "relevance"
+    targets: Final[tuple[Target, ...]] = ("pair",)
+
+    def __init__(self) -> None:
+        self._model = load_relevance()
+        self.version = self._model.version
+
+    def score(self, batch: ScoringInput, target: Target) -> Verdicts:
+        """Judge every different pair of message and answer once."""
+        inputs, outputs = batch.distinct("input"), batch.distinct("output")
+        values = np.full(len(batch.spans), np.nan)
+        both = np.flatnonzero((inputs.rows >= 0) & (outputs.rows >= 0))
+        if len(both):
+            pairs = np.column_stack((inputs.rows[both], outputs.rows[both]))
+            different, which = np.unique(pairs, axis=0, return_inverse=True)
+            asked = inputs.features.take(different[:, 0])
+            answered = outputs.features.take(different[:, 1])
+            values[both] = self._model.judge(asked, answered)[which]
+        fails = values < self._model.threshold  # NaN is not
+        known = np.isfinite(values)
+        return Verdicts(
+            values,
+            ["" if not k else "fail" if f else "pass" for k, f in zip(known, fails, strict=True)],
+            ["the answer is about something else" if f else "" for f in fails],
+        )

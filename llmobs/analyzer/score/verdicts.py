@@ -1,0 +1,49 @@
+"""From what a measure says about distinct texts to what a column says about spans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from llmobs.analyzer.score.base import DistinctTexts, Verdicts
+from llmobs.measures.text import Head
+from llmobs.records import FloatArray
+
+__all__ = ["head_verdicts", "spread"]
+
+
+def spread(
+    distinct: DistinctTexts,
+    values: FloatArray,
+    labels: Sequence[str],
+    explanations: Sequence[str],
+) -> Verdicts:
+    """Hand every span the verdict on its text; NaN and "" where it has none."""
+    rows = distinct.rows
+    known = [*map(bool, np.isfinite(values)), False]  # -1 finds the last: no text
+    return Verdicts(
+        np.append(values, np.nan)[rows],
+        [labels[row] if known[row] else "" for row in rows.tolist()],
+        [explanations[row] if known[row] else "" for row in rows.tolist()],
+    )
+
+
+def head_verdicts(
+    distinct: DistinctTexts, head: Head, explain: Callable[[float, int], str]
+) -> Verdicts:
+    """Judge texts by a head: fail from its threshold on.
+
+    Args:
+        distinct: The texts.
+        head: Judges them.
+        explain: Gets the probability and the position of the deciding window in words (-1: the
+            whole text) of a text that fails.
+    """
+    values, positions = head.judge(distinct.features)
+    fails = values >= head.threshold  # NaN is not
+    explanations = [
+        explain(value, position) if fail else ""
+        for value, position, fail in zip(values.tolist(), positions.tolist(), fails, strict=True)
+    ]
+    return spread(distinct, values, ["fail" if fail else "pass" for fail in fails], explanations)

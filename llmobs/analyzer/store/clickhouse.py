@@ -1,0 +1,433 @@
+"""The store on ClickHouse, in process (chDB) or on a server: the same SQL for both."""
+
+# ruff: noqa: S608 -- what is put into SQL as text are constants of this room; values are bound
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from llmobs import semconv
+from llmobs.analyzer.store import queries
+from llmobs.analyzer.store.base import Row
+from llmobs.analyzer.store.clients import Clients
+from llmobs.analyzer.store.schema import (
+    MINUTE_OF,
+    ROLLUP_COLUMNS,
+    ROLLUP_GROUPS,
+    ROLLUP_SELECT,
+    SCORE_SCHEMA,
+    Retention,
+    migrate,
+)
+from llmobs.analyzer.store.seen import Seen, span_keys
+from llmobs.records import (
+    EVENT_SCHEMA,
+    SPAN_SCHEMA,
+    EventBatch,
+    MetricBatch,
+    Scores,
+    SpanBatch,
+)
+
+__all__ = ["ClickHouseStore"]
+
+logger = logging.getLogger(__name__)
+
+# About a minute of spans at full speed; a sender gives up repeating a request before that.
+_SEEN_CAPACITY: Final = 2_000_000
+# The engine holds a block about three times over while it writes it.
+_BLOCK_BYTES: Final = 64 << 20
+_READ_SEGMENTS: Final = 1000
+_TS: Final = pa.timestamp("ns", "UTC")
+_NO_SPANS: Final = SPAN_SCHEMA.empty_table()
+_NO_EVENTS: Final = EVENT_SCHEMA.empty_table()
+
+
+class ClickHouseStore:
+    """Spans, scores, events and metrics in ClickHouse; see `base.Store`.
+
+    One thread appends, in ascending order of segments; any number of threads ask.
+
+    Args:
+        clients: Connections to a database of this store's own.
+        retention: How long rows are kept.
+    """
+
+    def __init__(self, clients: Clients, retention: Retention) -> None:
+        self._clients = clients
+        migrate(clients, retention)
+        # Appends and rebuilds of the roll-up: one at a time, or a minute is counted twice.
+        self._writing = threading.Lock()
+        self._seen = Seen(_SEEN_CAPACITY)
+        self._seen_until = -1  # spans of segments up to here are in the window
+        self._finish_rebuild()
+        (newest,) = clients.ask("SELECT maxOrNull(seg) AS seg FROM segments")
+        self._closed_until = -1 if newest["seg"] is None else int(newest["seg"])
+
+    def append(
+        self,
+        segment: int,
+        spans: SpanBatch,
+        events: EventBatch,
+        metrics: MetricBatch,
+        *,
+        replay: bool = False,
+    ) -> int:
+        """Store one segment; see `base.Store.append`."""
+        with self._writing:
+            self._recall(segment)
+            keys = span_keys(spans.table)
+            new = self._seen.first_seen(keys)
+            table = spans.table if new.all() else spans.table.filter(pa.array(new))
+            rows = {"spans": table, "events": events.table, "metric_points": metrics.table}
+            if replay:
+                self._complete(segment, rows)
+            else:
+                for name, part in rows.items():
+                    self._insert(name, segment, part)
+                self._close_segment(segment, rows)
+            self._seen.add(keys[new])
+            self._seen_until = segment
+        n_repeated = len(spans) - table.num_rows
+        if n_repeated:
+            logger.info("repeated spans left out", extra={"segment": segment, "n": n_repeated})
+        return int(table.num_rows)
+
+    def read(self, after: int, limit: int) -> tuple[SpanBatch, EventBatch, int]:
+        """Read whole segments; see `base.Store.read`."""
+        if after >= self._closed_until:
+            return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), after
+        # A segment that was stored in part has no row here yet.
+        segments = self._clients.ask(
+            f"""SELECT seg, max(n_spans) AS n_spans FROM segments
+            WHERE toInt64(seg) > {{after:Int64}} GROUP BY seg ORDER BY seg
+            LIMIT {_READ_SEGMENTS}""",
+            {"after": after},
+        )
+        last, n_spans = after, 0
+        for row in segments:
+            last, n_spans = row["seg"], n_spans + row["n_spans"]
+            if n_spans >= limit:
+                break
+        bound = {"after": after, "last": last}
+        return (
+            SpanBatch(self._records("spans", SPAN_SCHEMA, bound)),
+            EventBatch(self._records("events", EVENT_SCHEMA, bound)),
+            last,
+        )
+
+    def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
+        """Store scores; see `base.Store.append_scores`."""
+        places = {
+            name: spans.table.column(name)
+            for name in ("trace_id", "span_id", "service", "environment", "feature", "session_id")
+        }
+        places["ts"] = _as_time(spans.table.column("ts_ns"))
+        parts = []
+        for column in scores.columns:
+            said = np.flatnonzero(~np.isnan(column.values)).tolist()
+            rows, n = pa.array(said, pa.int64()), len(said)
+            cells = {
+                **{name: place.take(rows).combine_chunks() for name, place in places.items()},
+                "seg": pa.array(np.full(n, segment, dtype=np.uint64)),
+                "name": pa.repeat(column.name, n),
+                "target": pa.repeat(column.target, n),
+                "version": pa.repeat(column.version, n),
+                "value": pa.array(column.values[said]),
+                "label": pa.array([column.labels[i] for i in said], pa.string()),
+                "explanation": pa.array([column.explanations[i] for i in said], pa.string()),
+            }
+            parts.append(
+                pa.Table.from_arrays([cells[f.name] for f in SCORE_SCHEMA], schema=SCORE_SCHEMA)
+            )
+        if parts and (table := pa.concat_tables(parts)).num_rows:
+            self._clients.insert("scores", table, f"scores-{segment}-{secrets.token_hex(8)}")
+
+    def append_evaluations(self, segment: int, events: EventBatch) -> None:
+        """Store what others judged; see `base.Store.append_evaluations`."""
+        judged = events.table.filter(
+            pc.field("event_name") == semconv.EVENT_GEN_AI_EVALUATION_RESULT
+        )
+        if not judged.num_rows:
+            return
+        places = self._clients.ask(
+            """SELECT lower(hex(span_id)) AS span, any(feature) AS feature,
+              any(session_id) AS session_id
+            FROM spans WHERE trace_id IN (
+              SELECT toFixedString(unhex(arrayJoin({ids:Array(String)})), 16))
+            GROUP BY span""",
+            {"ids": sorted(set(EventBatch(judged).ids("trace_id")))},
+        )
+        place_of = {row["span"]: row for row in places}
+        rows = [_evaluation(row, place_of) for row in judged.to_pylist()]
+        said = [{**row, "seg": segment} for row in rows if row["name"]]
+        if said:
+            table = pa.Table.from_pylist(said, schema=SCORE_SCHEMA)
+            token = f"evaluations-{segment}-{secrets.token_hex(8)}"
+            self._clients.insert("scores", table, token)
+
+    def drop_scores(self, after: int) -> None:
+        """Forget scores of segments above `after`; see `base.Store.drop_scores`."""
+        self._delete("scores", "toInt64(seg) > {after:Int64}", {"after": after})
+
+    def delete_user(self, user_id: str) -> int:
+        """Delete all that is stored of one user and return the number of spans.
+
+        The minute roll-up is rebuilt: the user's calls no longer count.
+        """
+        return self._delete_spans("user_id = {id:String}", user_id)
+
+    def delete_session(self, session_id: str) -> int:
+        """Delete all that is stored of one session and return the number of spans."""
+        return self._delete_spans("session_id = {id:String}", session_id)
+
+    def overview(self, since_ns: int, until_ns: int, **filters: str | None) -> Row:
+        """Return totals and breakdowns; see `base.Store.overview`."""
+        return queries.overview(self._clients.ask, since_ns, until_ns, filters)
+
+    def series(self, since_ns: int, until_ns: int, step_s: int, **filters: str | None) -> list[Row]:
+        """Return one row a step; see `base.Store.series`."""
+        return queries.series(self._clients.ask, since_ns, until_ns, step_s, filters)
+
+    def sessions(
+        self,
+        since_ns: int,
+        until_ns: int,
+        limit: int = 100,
+        order: Literal["last", "cost", "calls", "errors"] = "last",
+        **filters: str | None,
+    ) -> list[Row]:
+        """Return sessions; see `base.Store.sessions`."""
+        return queries.sessions(self._clients.ask, since_ns, until_ns, limit, order, filters)
+
+    def session(self, session_id: str) -> Row | None:
+        """Return one session; see `base.Store.session`."""
+        return queries.session(self._clients.ask, session_id)
+
+    def traces(
+        self, since_ns: int, until_ns: int, limit: int = 100, **filters: str | None
+    ) -> list[Row]:
+        """Return the newest traces; see `base.Store.traces`."""
+        return queries.traces(self._clients.ask, since_ns, until_ns, limit, filters)
+
+    def trace(self, trace_id: str) -> list[Row]:
+        """Return the spans of a trace; see `base.Store.trace`."""
+        return queries.trace(self._clients.ask, trace_id)
+
+    def cost(self, since_ns: int, until_ns: int, by: str) -> list[Row]:
+        """Return what a window cost; see `base.Store.cost`."""
+        return queries.cost(self._clients.ask, since_ns, until_ns, by)
+
+    def metric_series(self, name: str, since_ns: int, until_ns: int, step_s: int) -> list[Row]:
+        """Return a stored OTLP metric; see `base.Store.metric_series`."""
+        return queries.metric_series(self._clients.ask, name, since_ns, until_ns, step_s)
+
+    def dimensions(self, since_ns: int, until_ns: int) -> Mapping[str, Sequence[str]]:
+        """Return the values to filter by; see `base.Store.dimensions`."""
+        return queries.dimensions(self._clients.ask, since_ns, until_ns)
+
+    def sizes(self) -> Row:
+        """Return how much is stored; see `base.Store.sizes`."""
+        return queries.sizes(self._clients.ask)
+
+    def close(self) -> None:
+        """Let go of the engine and its directory."""
+        with self._writing:
+            self._clients.close()
+
+    def _insert(self, table: str, segment: int, rows: pa.Table) -> None:
+        n_blocks = max(1, -(-rows.nbytes // _BLOCK_BYTES))
+        n_rows = -(-rows.num_rows // n_blocks)
+        # A token only guards against the client's own repetition. It never outlives a call:
+        # after a kill the engine may know a token whose rows it lost.
+        token = f"{table}-{segment}-{secrets.token_hex(8)}"
+        for start in range(0, rows.num_rows, max(n_rows, 1)):
+            block = rows.slice(start, n_rows)
+            columns = [
+                ("ts", _as_time(column)) if name == "ts_ns" else (name, column)
+                for name, column in zip(block.column_names, block.columns, strict=True)
+            ]
+            columns.append(("seg", pa.array(np.full(len(block), segment, dtype=np.uint64))))
+            self._clients.insert(table, pa.table(dict(columns)), f"{token}-{start}")
+
+    def _close_segment(self, segment: int, rows: Mapping[str, pa.Table]) -> None:
+        """Note that a segment is stored as a whole: from now on it is read."""
+        counts = [table.num_rows for table in rows.values()]
+        note = pa.table(
+            {
+                name: pa.array([value], pa.uint64())
+                for name, value in zip(
+                    ("seg", "n_spans", "n_events", "n_metrics"), (segment, *counts), strict=True
+                )
+            }
+        )
+        self._clients.insert("segments", note, f"segment-{segment}-{secrets.token_hex(8)}")
+        self._closed_until = max(self._closed_until, segment)
+
+    def _complete(self, segment: int, rows: Mapping[str, pa.Table]) -> None:
+        """Bring a segment that may have been stored in part to what it should hold."""
+        (closed,) = self._clients.ask(
+            "SELECT count() > 0 AS yes FROM segments WHERE seg = {seg:UInt64}", {"seg": segment}
+        )
+        stored = {name: self._n_stored(name, segment) for name in rows}
+        complete = all(stored[name] == table.num_rows for name, table in rows.items())
+        if complete and closed["yes"]:
+            return
+        for name, table in rows.items():
+            if stored[name] == table.num_rows:
+                continue
+            if stored[name]:
+                self._delete(name, "seg = {seg:UInt64}", {"seg": segment})
+            self._insert(name, segment, table)
+        # The view may have counted a part of it, all of it, or some of it twice.
+        self._rebuild(_minutes(rows["spans"]))
+        if closed["yes"]:
+            self._delete("segments", "seg = {seg:UInt64}", {"seg": segment})
+        self._close_segment(segment, rows)
+        logger.warning("segment completed", extra={"segment": segment, "found": stored["spans"]})
+
+    def _n_stored(self, table: str, segment: int) -> int:
+        (row,) = self._clients.ask(
+            f"SELECT count() AS n FROM {table} WHERE seg = {{seg:UInt64}}", {"seg": segment}
+        )
+        return int(row["n"])
+
+    def _recall(self, segment: int) -> None:
+        """Learn the ids of spans that were stored before a segment, and not by this process."""
+        if self._seen_until >= segment - 1:
+            return
+        bound = {"from": self._seen_until + 1, "to": segment}
+        (start,) = self._clients.ask(
+            f"""SELECT minIf(seg, later < {_SEEN_CAPACITY}) AS seg FROM (
+              SELECT seg, sum(n_spans) OVER (ORDER BY seg DESC) - n_spans AS later
+              FROM segments WHERE seg >= {{from:UInt64}} AND seg < {{to:UInt64}}
+              ORDER BY seg DESC LIMIT 1000000)""",
+            bound,
+        )
+        ids = self._clients.columns(
+            """SELECT trace_id, span_id FROM spans
+            WHERE seg >= {start:UInt64} AND seg >= {from:UInt64} AND seg < {to:UInt64}""",
+            {**bound, "start": start["seg"]},
+        )
+        self._seen.add(span_keys(_cast(ids, pa.schema([_field("trace_id"), _field("span_id")]))))
+        self._seen_until = segment - 1
+
+    def _records(self, table: str, schema: pa.Schema, bound: Mapping[str, int]) -> pa.Table:
+        names = ", ".join(field.name for field in schema if field.name != "ts_ns")
+        rows = self._clients.columns(
+            f"""SELECT toUnixTimestamp64Nano(ts) AS ts_ns, {names} FROM {table}
+            WHERE toInt64(seg) > {{after:Int64}} AND seg <= {{last:UInt64}}
+            ORDER BY ts, span_id""",
+            bound,
+        )
+        return _cast(rows, schema)
+
+    def _delete(self, table: str, where: str, bound: Mapping[str, Any]) -> None:
+        self._clients.command(f"DELETE FROM {table} WHERE {where}", bound)
+
+    def _delete_spans(self, where: str, wanted: str) -> int:
+        bound = {"id": wanted}
+        with self._writing:
+            found = self._clients.ask(
+                f"""SELECT {MINUTE_OF} AS minute, count() AS n
+                FROM spans WHERE {where} GROUP BY minute""",
+                bound,
+            )
+            if not wanted or not found:
+                return 0
+            minutes = [row["minute"] for row in found]
+            self._note_stale(minutes)
+            for table in ("scores", "events"):
+                self._delete(
+                    table,
+                    f"(trace_id, span_id) IN (SELECT trace_id, span_id FROM spans WHERE {where})",
+                    bound,
+                )
+            self._delete("spans", where, bound)
+            self._rebuild(minutes)
+        n_spans = sum(int(row["n"]) for row in found)
+        logger.info("spans deleted on request", extra={"n_spans": n_spans})
+        return n_spans
+
+    def _rebuild(self, minutes: Sequence[int]) -> None:
+        """Count the roll-up of some minutes again, from spans."""
+        if not minutes:
+            return
+        self._note_stale(minutes)
+        bound = {"minutes": list(minutes), "first": min(minutes), "last": max(minutes)}
+        stale = "(SELECT arrayJoin({minutes:Array(Int64)}))"
+        self._delete(
+            "minutes",
+            f"""minute >= toDateTime64({{first:Int64}} * 60, 0, 'UTC')
+            AND minute <= toDateTime64({{last:Int64}} * 60, 0, 'UTC')
+            AND intDiv(toInt64(minute), 60) IN {stale}""",
+            bound,
+        )
+        self._clients.command(
+            f"""INSERT INTO minutes ({ROLLUP_COLUMNS}) {ROLLUP_SELECT}
+            WHERE ts >= toDateTime64({{first:Int64}} * 60, 9, 'UTC')
+              AND {MINUTE_OF} <= {{last:Int64}} AND {MINUTE_OF} IN {stale}
+            {ROLLUP_GROUPS}""",
+            bound,
+        )
+        self._clients.command("TRUNCATE TABLE stale_minutes")
+
+    def _note_stale(self, minutes: Sequence[int]) -> None:
+        table = pa.table({"minute": pa.array(minutes, pa.int64())})
+        self._clients.insert("stale_minutes", table, secrets.token_hex(8))
+
+    def _finish_rebuild(self) -> None:
+        rows = self._clients.ask("SELECT DISTINCT minute FROM stale_minutes")
+        self._rebuild([row["minute"] for row in rows])
+
+
+def _field(name: str) -> pa.Field:
+    return SPAN_SCHEMA.field(name)
+
+
+def _evaluation(event: Row, place_of: Mapping[str, Row]) -> Row:
+    """Return the score that an evaluation event tells, with the place of its span."""
+    texts, numbers = dict(event["attributes_s"]), dict(event["attributes_n"])
+    place = place_of.get(event["span_id"].hex(), {})
+    return {
+        "ts": event["ts_ns"],
+        "trace_id": event["trace_id"],
+        "span_id": event["span_id"],
+        "service": event["service"],
+        "environment": event["environment"],
+        "feature": place.get("feature", ""),
+        "session_id": place.get("session_id", ""),
+        "name": texts.get(semconv.GEN_AI_EVALUATION_NAME, ""),
+        "target": "output",
+        "version": texts.get(semconv.LLMOBS_EVALUATION_VERSION, ""),
+        # An evaluation may have a label alone.
+        "value": numbers.get(semconv.GEN_AI_EVALUATION_SCORE_VALUE, math.nan),
+        "label": texts.get(semconv.GEN_AI_EVALUATION_SCORE_LABEL, ""),
+        "explanation": texts.get(semconv.GEN_AI_EVALUATION_EXPLANATION, ""),
+    }
+
+
+def _as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(_TS)  # an int64 would be read as seconds
+
+
+def _cast(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give rows of the engine the types of a record."""
+    if rows.num_rows == 0:
+        return schema.empty_table()
+    columns = [rows.column(field.name).cast(field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _minutes(spans: pa.Table) -> list[int]:
+    minutes = pc.divide(spans.column("ts_ns"), pa.scalar(60_000_000_000, pa.int64()))
+    return sorted(pc.unique(minutes).to_pylist())

@@ -1,0 +1,711 @@
+"""Every question that the store answers, as SQL with bound parameters.
+
+A function here is the query of the same name in `base.Store`. What users send is a bound
+parameter, always; names of columns come from the tables below, never from outside.
+Money and tokens are weighted by how many calls a sampled span stands for.
+"""
+
+# ruff: noqa: S608 -- what is put into SQL as text are constants of this room; values are bound
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from llmobs.analyzer.store.base import Row
+from llmobs.analyzer.store.schema import (
+    INFERENCE,
+    MODEL,
+    MODEL_CALL,
+    QUANTILES,
+    ROLLUP_COLUMNS,
+    ROLLUP_GROUPS,
+    ROLLUP_SELECT,
+    UNPRICED,
+)
+from llmobs.errors import ConfigurationError
+from llmobs.records import SPAN_SCHEMA
+
+__all__ = [
+    "Ask",
+    "cost",
+    "dimensions",
+    "metric_series",
+    "overview",
+    "series",
+    "session",
+    "sessions",
+    "sizes",
+    "trace",
+    "traces",
+]
+
+Ask: TypeAlias = Callable[[str, Mapping[str, Any]], list[Row]]
+"""Runs SQL with bound parameters and returns its rows."""
+
+_MINUTE_NS: Final = 60_000_000_000
+_DAY_NS: Final = 86_400_000_000_000
+_MAX_NS: Final = 2**63 - 1
+_MAX_LIMIT: Final = 10_000
+_MAX_STEPS: Final = 20_000
+_TEXT_LENGTH: Final = 200
+# The newest traces are looked for in the last 512th of the window first, then in the last 64th …
+_NARROWER: Final = (512, 64, 8, 1)
+
+_FILTERS: Final = {
+    "service": "service = {service:String}",
+    "environment": "environment = {environment:String}",
+    "feature": "feature = {feature:String}",
+    "provider": "provider = {provider:String}",
+    "operation": "operation = {operation:String}",
+    "model": f"{MODEL} = {{model:String}}",
+    "agent": "agent = {agent:String}",
+    "session_id": "session_id = {session_id:String}",
+    "user_id": "user_id = {user_id:String}",
+    "error": "status = 2",
+    "text": "(positionCaseInsensitiveUTF8(input_text, {text:String}) > 0"
+    " OR positionCaseInsensitiveUTF8(output_text, {text:String}) > 0)",
+    "flag": "(trace_id, span_id) IN (SELECT trace_id, span_id FROM scores"
+    " WHERE name = {flag:String} AND label = 'fail' AND {window})",
+}
+_IN_MINUTES: Final = frozenset(
+    {"service", "environment", "feature", "provider", "operation", "model"}
+)
+"""Filters that the minute roll-up can answer."""
+_IN_SCORES: Final = frozenset({"service", "environment", "feature", "session_id"})
+
+_GROUPS: Final = {
+    "service": "service",
+    "environment": "environment",
+    "feature": "feature",
+    "provider": "provider",
+    "request_model": MODEL,
+    "agent": "agent",
+    "session_id": "session_id",
+    "user_id": "user_id",
+    "prompt_name": "prompt_name",
+    "prompt_version": "prompt_version",
+    "day": "formatDateTime(ts, '%Y-%m-%d', 'UTC')",
+    "hour": "formatDateTime(ts, '%Y-%m-%dT%H:00Z', 'UTC')",
+}
+
+_FINER_GROUPS: Final = frozenset(
+    {"agent", "session_id", "user_id", "prompt_name", "prompt_version"}
+)
+"""Groups that the minute roll-up does not tell apart."""
+
+# The same totals, from spans and from their roll-up.
+_TOTALS: Final = f"""
+  sumIf(weight, {INFERENCE}) AS calls,
+  sumIf(weight, {INFERENCE} AND status = 2) AS errors,
+  sumIf(weight * cost_usd, {MODEL_CALL}) AS cost_usd,
+  sumIf(weight, {UNPRICED}) AS unpriced_calls,
+  sumIf(weight * input_tokens, {MODEL_CALL}) AS input_tokens,
+  sumIf(weight * output_tokens, {MODEL_CALL}) AS output_tokens,
+  sumIf(weight * cost_usd, {MODEL_CALL}) AS sum_cost"""
+_TOTALS_OF_MINUTES: Final = f"""
+  sumIf(n_spans, {INFERENCE}) AS calls,
+  sumIf(n_errors, {INFERENCE}) AS errors,
+  sumIf(cost, {MODEL_CALL}) AS cost_usd,
+  sum(n_unpriced) AS unpriced_calls,
+  sumIf(n_input, {MODEL_CALL}) AS input_tokens,
+  sumIf(n_output, {MODEL_CALL}) AS output_tokens,
+  sumIf(cost, {MODEL_CALL}) AS sum_cost"""
+_DURATIONS: Final = (
+    f"quantilesTDigestWeightedIf{QUANTILES}"
+    f"(duration_ns, toUInt64(round(weight)), {INFERENCE}) AS durations"
+)
+_DURATIONS_OF_MINUTES: Final = (
+    f"quantilesTDigestWeightedMergeIf{QUANTILES}(duration, {INFERENCE}) AS durations"
+)
+_TTFTS: Final = (
+    f"quantilesTDigestWeightedIf{QUANTILES}(ifNull(ttft_ns, 0), toUInt64(round(weight)), "
+    f"{INFERENCE} AND isNotNull(ttft_ns)) AS ttfts"
+)
+_TTFTS_OF_MINUTES: Final = f"quantilesTDigestWeightedMergeIf{QUANTILES}(ttft, {INFERENCE}) AS ttfts"
+
+# Whole minutes from the roll-up, what is left at both ends of the window from spans.
+_MINUTES: Final = f"""(
+  SELECT {ROLLUP_COLUMNS} FROM minutes
+  WHERE minute >= toDateTime64({{first:Int64}} * 60, 0, 'UTC')
+    AND minute < toDateTime64({{last:Int64}} * 60, 0, 'UTC')
+  UNION ALL
+  {ROLLUP_SELECT}
+  WHERE {{window}}
+    AND (ts < toDateTime64({{first:Int64}} * 60, 9, 'UTC')
+      OR ts >= toDateTime64({{last:Int64}} * 60, 9, 'UTC'))
+  {ROLLUP_GROUPS})"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where totals come from: spans or the roll-up, which give the same.
+
+    Attributes:
+        rolled: Whether it is the roll-up.
+        rows: What stands after FROM, with the condition.
+        bound: Parameters of `rows`.
+    """
+
+    rolled: bool
+    rows: str
+    bound: dict[str, Any]
+
+    @property
+    def totals(self) -> str:
+        return _TOTALS_OF_MINUTES if self.rolled else _TOTALS
+
+    @property
+    def durations(self) -> str:
+        return _DURATIONS_OF_MINUTES if self.rolled else _DURATIONS
+
+    @property
+    def ttfts(self) -> str:
+        return _TTFTS_OF_MINUTES if self.rolled else _TTFTS
+
+    def column(self, expression: str) -> str:
+        """Say in the source's columns what is said in those of spans."""
+        if not self.rolled:
+            return expression
+        return expression.replace(MODEL, "request_model").replace("(ts,", "(minute,")
+
+
+def _source(
+    since_ns: int, until_ns: int, filters: Mapping[str, str | None], *, rollup: bool = True
+) -> _Source:
+    """Choose the roll-up, unless the caller needs more than it knows or a filter does."""
+    where, bound = _where(since_ns, until_ns, filters)
+    given = {name for name, value in filters.items() if value is not None}
+    first, last = -(-bound["since"] // _MINUTE_NS), bound["until"] // _MINUTE_NS
+    if not rollup or first >= last or not given <= _IN_MINUTES:
+        return _Source(False, f"spans WHERE {where}", bound)
+    condition = _conditions(filters)[0].replace(MODEL, "request_model")
+    minutes = _MINUTES.replace("{window}", _WINDOW)
+    return _Source(True, f"{minutes} WHERE {condition}", {**bound, "first": first, "last": last})
+
+
+def overview(ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str | None]) -> Row:
+    """Return totals and breakdowns of a window; see `base.Store.overview`."""
+    source = _source(since_ns, until_ns, filters)
+    (row,) = ask(
+        f"SELECT {source.totals}, {source.durations}, {source.ttfts} FROM {source.rows}",
+        source.bound,
+    )
+    p50_ms, p95_ms, p99_ms = _ms_of_quantiles(row["durations"])
+    totals = _totals(row)
+    calls = totals["calls"]
+    where, bound = _where(since_ns, until_ns, filters)
+    (people,) = ask(
+        f"""SELECT uniqExactIf(session_id, session_id != '') AS sessions,
+          uniqExactIf(user_id, user_id != '') AS users
+        FROM spans WHERE {where}""",
+        bound,
+    )
+    failed = _Source(False, f"spans WHERE status = 2 AND {INFERENCE} AND {where}", bound)
+    return {
+        **totals,
+        **people,
+        "error_ratio": totals["errors"] / calls if calls else None,
+        "p50_ms": p50_ms,
+        "p95_ms": p95_ms,
+        "p99_ms": p99_ms,
+        "ttft_p95_ms": _ms_of_quantiles(row["ttfts"])[1],
+        "by_model": _breakdown(ask, MODEL, source),
+        "by_feature": _breakdown(ask, "feature", source),
+        "by_service": _breakdown(ask, "service", source),
+        "by_error": _breakdown(ask, "if(error_type = '', '_OTHER', error_type)", failed),
+        "scores": _score_totals(ask, since_ns, until_ns, filters),
+    }
+
+
+def series(
+    ask: Ask, since_ns: int, until_ns: int, step_s: int, filters: Mapping[str, str | None]
+) -> list[Row]:
+    """Return one row a step; see `base.Store.series`."""
+    step_ns = _step_ns(since_ns, until_ns, step_s)
+    source = _source(since_ns, until_ns, filters, rollup=step_s % 60 == 0)
+    bucket = (
+        "intDiv(toInt64(minute) * 1000000000, {step:Int64})"
+        if source.rolled
+        else "intDiv(toUnixTimestamp64Nano(ts), {step:Int64})"
+    )
+    rows = ask(
+        f"""SELECT {bucket} AS bucket, {source.totals}, {source.durations}
+        FROM {source.rows} GROUP BY bucket""",
+        {**source.bound, "step": step_ns},
+    )
+    by_bucket = {row["bucket"]: row for row in rows}
+    first, last = since_ns // step_ns, (until_ns - 1) // step_ns
+    return [
+        _step(bucket * step_ns, by_bucket.get(bucket, _NO_CALLS))
+        for bucket in range(first, last + 1)
+    ]
+
+
+def _step(start_ns: int, row: Row) -> Row:
+    p50_ms, p95_ms, _ = _ms_of_quantiles(row["durations"])
+    totals = _totals(row)
+    return {
+        "ts_ms": start_ns // 10**6,
+        "calls": totals["calls"],
+        "errors": totals["errors"],
+        "cost_usd": totals["cost_usd"],
+        "p50_ms": p50_ms,
+        "p95_ms": p95_ms,
+        "input_tokens": totals["input_tokens"],
+        "output_tokens": totals["output_tokens"],
+    }
+
+
+_NO_CALLS: Final[Row] = {
+    "calls": 0,
+    "errors": 0,
+    "unpriced_calls": 0,
+    "cost_usd": None,
+    "input_tokens": None,
+    "output_tokens": None,
+    "durations": (None, None, None),
+}
+_SESSION_ORDERS: Final = {
+    "last": "last_ns",
+    "cost": "ifNull(sum_cost, -1)",
+    "calls": "calls",
+    "errors": "errors",
+}
+
+
+def sessions(
+    ask: Ask,
+    since_ns: int,
+    until_ns: int,
+    limit: int,
+    order: str,
+    filters: Mapping[str, str | None],
+) -> list[Row]:
+    """Return sessions of a window; see `base.Store.sessions`."""
+    if order not in _SESSION_ORDERS:
+        raise ConfigurationError(
+            f"sessions have no order {order!r}; use one of {', '.join(_SESSION_ORDERS)}"
+        )
+    where, bound = _where(since_ns, until_ns, {})
+    if any(value is not None for value in filters.values()):
+        # A filter chooses sessions; their totals are of the whole session all the same.
+        chosen, chosen_bound = _where(since_ns, until_ns, filters)
+        where += f" AND session_id IN (SELECT session_id FROM spans WHERE {chosen})"
+        bound |= chosen_bound
+    return _sessions(ask, where, bound, _SESSION_ORDERS[order], limit)
+
+
+def session(ask: Ask, session_id: str) -> Row | None:
+    """Return one session with its traces; see `base.Store.session`."""
+    bound = {"session_id": session_id}
+    found = _sessions(ask, _FILTERS["session_id"], bound, "last_ns", 1) if session_id else []
+    if not found:
+        return None
+    ids = ask(
+        """SELECT lower(hex(trace_id)) AS id, min(toUnixTimestamp64Nano(ts)) AS first_ns
+        FROM spans WHERE session_id = {session_id:String}
+        GROUP BY trace_id ORDER BY first_ns DESC LIMIT 1000""",
+        bound,
+    )
+    first_ns, last_ns = ids[-1]["first_ns"], ids[0]["first_ns"]
+    return {**found[0], "traces": _traces(ask, [row["id"] for row in ids], first_ns, last_ns)}
+
+
+def _sessions(ask: Ask, where: str, bound: Mapping[str, Any], order: str, limit: int) -> list[Row]:
+    rows = ask(
+        f"""SELECT session_id,
+          anyIf(user_id, user_id != '') AS user_id,
+          argMin(service, ts) AS service,
+          arraySort(groupUniqArrayIf(50)(feature, feature != '')) AS features,
+          arraySort(groupUniqArrayIf(50)({MODEL}, {MODEL} != '')) AS models,
+          min(toUnixTimestamp64Nano(ts)) AS first_ns,
+          max(toUnixTimestamp64Nano(ts) + duration_ns) AS last_ns,
+          uniqExact(trace_id) AS traces,
+          {_TOTALS}
+        FROM spans WHERE session_id != '' AND {where}
+        GROUP BY session_id ORDER BY {order} DESC, session_id LIMIT {{limit:UInt32}}""",
+        {**bound, "limit": _limit(limit)},
+    )
+    flags = _flags(ask, "session_id", [row["session_id"] for row in rows])
+    return [
+        {
+            "session_id": row["session_id"],
+            "user_id": row["user_id"],
+            "service": row["service"],
+            "features": row["features"],
+            "models": row["models"],
+            "first_ms": _ms(row["first_ns"]),
+            "last_ms": _ms(row["last_ns"]),
+            "traces": row["traces"],
+            **_totals(row),
+            "flags": flags.get(row["session_id"], []),
+        }
+        for row in rows
+    ]
+
+
+def traces(
+    ask: Ask, since_ns: int, until_ns: int, limit: int, filters: Mapping[str, str | None]
+) -> list[Row]:
+    """Return the newest traces; see `base.Store.traces`.
+
+    Their ids are looked for from the end of the window backwards, so that a page of a
+    hundred does not read a day; only those traces are then grouped.
+    """
+    limit = _limit(limit)
+    found: list[Row] = []
+    for narrower in _NARROWER:
+        start_ns = until_ns - (until_ns - since_ns) // narrower
+        where, bound = _where(start_ns, until_ns, filters)
+        found = ask(
+            f"""SELECT lower(hex(trace_id)) AS id, min(toUnixTimestamp64Nano(ts)) AS first_ns,
+              max(toUnixTimestamp64Nano(ts)) AS last_ns
+            FROM spans WHERE {where}
+            GROUP BY trace_id ORDER BY last_ns DESC, id LIMIT {{limit:UInt32}}""",
+            {**bound, "limit": limit},
+        )
+        if len(found) >= limit:
+            break
+    if not found:
+        return []
+    first_ns = min(row["first_ns"] for row in found)
+    last_ns = max(row["last_ns"] for row in found)
+    return _traces(ask, [row["id"] for row in found], first_ns, last_ns)
+
+
+def _traces(ask: Ask, ids: Sequence[str], first_ns: int, last_ns: int) -> list[Row]:
+    """Group whole traces, newest first; a trace that runs for more than a day is cut."""
+    root_first = "(parent_id != toFixedString('', 8), ts)"
+    rows = ask(
+        f"""SELECT lower(hex(trace_id)) AS id,
+          min(toUnixTimestamp64Nano(ts)) AS first_ns,
+          max(toUnixTimestamp64Nano(ts) + duration_ns) AS last_ns,
+          argMin(name, {root_first}) AS name,
+          argMin(service, {root_first}) AS service,
+          argMinIf(feature, {root_first}, feature != '') AS feature,
+          argMinIf(session_id, {root_first}, session_id != '') AS session_id,
+          argMinIf(user_id, {root_first}, user_id != '') AS user_id,
+          count() AS spans,
+          countIf(status = 2) AS failed_spans,
+          {_TOTALS},
+          arraySort(groupUniqArrayIf(50)({MODEL}, {MODEL} != '')) AS models,
+          argMinIf(substringUTF8(input_text, 1, {_TEXT_LENGTH}), {root_first},
+            input_text != '') AS input,
+          argMaxIf(substringUTF8(output_text, 1, {_TEXT_LENGTH}),
+            (parent_id = toFixedString('', 8), ts), output_text != '') AS output
+        FROM spans
+        WHERE trace_id IN (
+            SELECT toFixedString(unhex(arrayJoin({{ids:Array(String)}})), 16))
+          AND ts >= fromUnixTimestamp64Nano({{first:Int64}}, 'UTC')
+          AND ts <= fromUnixTimestamp64Nano({{last:Int64}}, 'UTC')
+        GROUP BY trace_id ORDER BY first_ns DESC, id""",
+        {
+            "ids": list(ids),
+            "first": max(first_ns - _DAY_NS, 0),
+            "last": min(last_ns + _DAY_NS, _MAX_NS),
+        },
+    )
+    flags = _flags(ask, "trace_id", [row["id"] for row in rows])
+    return [
+        {
+            "trace_id": row["id"],
+            "ts_ms": _ms(row["first_ns"]),
+            "name": row["name"],
+            "service": row["service"],
+            "feature": row["feature"],
+            "session_id": row["session_id"],
+            "user_id": row["user_id"],
+            "duration_ms": _ms(row["last_ns"] - row["first_ns"]),
+            "spans": row["spans"],
+            **_totals(row),
+            "errors": row["failed_spans"],
+            "models": row["models"],
+            "input": row["input"],
+            "output": row["output"],
+            "flags": flags.get(row["id"], []),
+        }
+        for row in rows
+    ]
+
+
+def trace(ask: Ask, trace_id: str) -> list[Row]:
+    """Return the spans of a trace; see `base.Store.trace`."""
+    bound = {"id": trace_id}
+    where = "trace_id = toFixedString(unhex({id:String}), 16)"
+    if not _is_hex(trace_id, 32):
+        return []
+    names = [
+        f.name for f in SPAN_SCHEMA if f.name not in {"ts_ns", "trace_id", "span_id", "parent_id"}
+    ]
+    spans = ask(
+        f"""SELECT toUnixTimestamp64Nano(ts) AS ts_ns, lower(hex(trace_id)) AS trace,
+          lower(hex(span_id)) AS span, lower(hex(parent_id)) AS parent, {", ".join(names)}
+        FROM spans WHERE {where} ORDER BY ts, span LIMIT {_MAX_LIMIT}""",
+        bound,
+    )
+    scores = ask(
+        f"""SELECT lower(hex(span_id)) AS span, name, target, value, label, explanation, version
+        FROM scores WHERE {where} ORDER BY name, target, version LIMIT {_MAX_LIMIT}""",
+        bound,
+    )
+    events = ask(
+        f"""SELECT lower(hex(span_id)) AS span, toUnixTimestamp64Nano(ts) AS ts_ns, event_name,
+          body, attributes_s, attributes_n
+        FROM events WHERE {where} ORDER BY ts LIMIT {_MAX_LIMIT}""",
+        bound,
+    )
+    for row in (*spans, *events):
+        row["attributes"] = {**row.pop("attributes_s"), **row.pop("attributes_n")}
+        row["ts_ms"] = _ms(row.pop("ts_ns"))
+    scores_of, events_of = _by_span(scores), _by_span(events)
+    return [
+        {
+            "trace_id": row.pop("trace"),
+            "span_id": (span := row.pop("span")),
+            "parent_id": row.pop("parent"),
+            "duration_ms": _ms(row.pop("duration_ns")),
+            "ttft_ms": _ms(row.pop("ttft_ns")),
+            **row,
+            "scores": scores_of.get(span, []),
+            "events": events_of.get(span, []),
+        }
+        for row in spans
+    ]
+
+
+def _by_span(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    out: dict[str, list[Row]] = {}
+    for row in rows:
+        out.setdefault(row.pop("span"), []).append(row)
+    return out
+
+
+def cost(ask: Ask, since_ns: int, until_ns: int, by: str) -> list[Row]:
+    """Return what a window cost by one dimension; see `base.Store.cost`."""
+    if by not in _GROUPS:
+        raise ConfigurationError(f"cost can't be asked by {by!r}; use one of {', '.join(_GROUPS)}")
+    source = _source(since_ns, until_ns, {}, rollup=by not in _FINER_GROUPS)
+    rows = ask(
+        f"""SELECT {source.column(_GROUPS[by])} AS key, {source.totals}
+        FROM {source.rows} AND {MODEL_CALL}
+        GROUP BY key ORDER BY ifNull(sum_cost, -1) DESC, key LIMIT {_MAX_LIMIT}""",
+        source.bound,
+    )
+    wanted = ("calls", "input_tokens", "output_tokens", "cost_usd", "unpriced_calls")
+    return [{"key": row["key"], **{k: _totals(row)[k] for k in wanted}} for row in rows]
+
+
+def metric_series(ask: Ask, name: str, since_ns: int, until_ns: int, step_s: int) -> list[Row]:
+    """Return a stored OTLP metric; see `base.Store.metric_series`."""
+    rows = ask(
+        """SELECT intDiv(toUnixTimestamp64Nano(ts), {step:Int64}) AS bucket, service,
+          toJSONString(mapSort(attributes_s)) AS labels,
+          if(any(kind) = 'gauge', avg(value),
+            argMax(if(isNull(value), sum / nullIf(count, 0), value), ts)) AS value
+        FROM metric_points
+        WHERE name = {name:String} AND """
+        + _WINDOW
+        + f""" GROUP BY bucket, service, labels ORDER BY bucket, service, labels
+        LIMIT {_MAX_STEPS}""",
+        {
+            "name": name,
+            "step": (step_ns := _step_ns(since_ns, until_ns, step_s)),
+            **_bounds(since_ns, until_ns),
+        },
+    )
+    return [
+        {
+            "ts_ms": row["bucket"] * step_ns // 10**6,
+            "service": row["service"],
+            "labels": json.loads(row["labels"]),
+            "value": row["value"],
+        }
+        for row in rows
+    ]
+
+
+def dimensions(ask: Ask, since_ns: int, until_ns: int) -> dict[str, list[str]]:
+    """Return the values to filter by; see `base.Store.dimensions`."""
+    names = {
+        "service": "service",
+        "environment": "environment",
+        "feature": "feature",
+        "model": "request_model",
+    }
+    columns = ", ".join(
+        f"arraySort(groupUniqArrayIf(1000)({column}, {column} != '')) AS values_of_{name}"
+        for name, column in names.items()
+    )
+    (row,) = ask(
+        f"""SELECT {columns} FROM minutes
+        WHERE minute >= toDateTime64({{since:Int64}}, 0, 'UTC')
+          AND minute < toDateTime64({{until:Int64}}, 0, 'UTC')""",
+        {
+            "since": max(since_ns, 0) // _MINUTE_NS * 60,
+            "until": min(until_ns, _MAX_NS) // 10**9 + 1,
+        },
+    )
+    return {name: row[f"values_of_{name}"] for name in names}
+
+
+def sizes(ask: Ask) -> Row:
+    """Return how much is stored; see `base.Store.sizes`."""
+    (counts,) = ask(
+        """SELECT (SELECT count() FROM spans) AS spans, (SELECT count() FROM scores) AS scores,
+          (SELECT count() FROM events) AS events""",
+        {},
+    )
+    (ends,) = ask(
+        """SELECT count() AS n, min(toUnixTimestamp64Nano(ts)) AS oldest,
+          max(toUnixTimestamp64Nano(ts)) AS newest FROM spans""",
+        {},
+    )
+    (disk,) = ask(
+        """SELECT sum(bytes_on_disk) AS total, sumIf(bytes_on_disk, table = 'spans') AS spans
+        FROM system.parts WHERE active AND database = currentDatabase()""",
+        {},
+    )
+    return {
+        **counts,
+        "bytes_on_disk": disk["total"],
+        "bytes_a_span": disk["spans"] / counts["spans"] if counts["spans"] else None,
+        "oldest_ms": _ms(ends["oldest"]) if ends["n"] else None,
+        "newest_ms": _ms(ends["newest"]) if ends["n"] else None,
+    }
+
+
+def _breakdown(ask: Ask, name: str, source: _Source) -> list[Row]:
+    rows = ask(
+        f"""SELECT {source.column(name)} AS key, {source.totals}, {source.durations}
+        FROM {source.rows} AND {MODEL_CALL}
+        GROUP BY key ORDER BY calls DESC, ifNull(sum_cost, 0) DESC, key LIMIT 100""",
+        source.bound,
+    )
+    return [
+        {
+            "name": row["key"],
+            "calls": (totals := _totals(row))["calls"],
+            "errors": totals["errors"],
+            "cost_usd": totals["cost_usd"],
+            "p95_ms": _ms_of_quantiles(row["durations"])[1],
+        }
+        for row in rows
+    ]
+
+
+def _score_totals(
+    ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str | None]
+) -> list[Row]:
+    """Sum up each score over its newest version: versions are never mixed."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    where, bound = _where(
+        since_ns, until_ns, {name: given[name] for name in given if name in _IN_SCORES}
+    )
+    if set(given) - _IN_SCORES:
+        spans, bound = _where(since_ns, until_ns, given)
+        where += f" AND (trace_id, span_id) IN (SELECT trace_id, span_id FROM spans WHERE {spans})"
+    return ask(
+        f"""SELECT name, target, count() AS n, avgIf(value, NOT isNaN(value)) AS mean,
+          countIf(label = 'fail') / count() AS fail_ratio, countIf(label = 'fail') AS n_fail
+        FROM scores WHERE {where}
+        GROUP BY name, target, version ORDER BY name, target, max(ts) DESC
+        LIMIT 1 BY name, target""",
+        bound,
+    )
+
+
+def _flags(ask: Ask, key: str, ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of failed scores by session or trace."""
+    if not ids:
+        return {}
+    wanted = "toFixedString(unhex(id), 16)" if key == "trace_id" else "id"
+    shown = f"lower(hex({key}))" if key == "trace_id" else key
+    rows = ask(
+        f"""SELECT {shown} AS id, arraySort(groupUniqArray(name)) AS flags FROM scores
+        WHERE label = 'fail'
+          AND {key} IN (SELECT {wanted} FROM (SELECT arrayJoin({{ids:Array(String)}}) AS id))
+        GROUP BY {key}""",
+        {"ids": list(ids)},
+    )
+    return {row["id"]: row["flags"] for row in rows}
+
+
+_WINDOW: Final = (
+    "ts >= fromUnixTimestamp64Nano({since:Int64}, 'UTC')"
+    " AND ts < fromUnixTimestamp64Nano({until:Int64}, 'UTC')"
+)
+
+
+def _bounds(since_ns: int, until_ns: int) -> dict[str, int]:
+    return {"since": min(max(since_ns, 0), _MAX_NS), "until": min(max(until_ns, 0), _MAX_NS)}
+
+
+def _where(
+    since_ns: int, until_ns: int, filters: Mapping[str, str | None]
+) -> tuple[str, dict[str, Any]]:
+    """Return a condition on spans and the parameters that it is bound to."""
+    condition, bound = _conditions(filters)
+    return f"{_WINDOW} AND {condition}", {**_bounds(since_ns, until_ns), **bound}
+
+
+def _conditions(filters: Mapping[str, str | None]) -> tuple[str, dict[str, Any]]:
+    given = {name: value for name, value in filters.items() if value is not None}
+    unknown = sorted(set(given) - set(_FILTERS))
+    if unknown:
+        raise ConfigurationError(
+            f"unknown filter {unknown[0]!r}; use one of {', '.join(sorted(_FILTERS))}"
+        )
+    conditions = [_FILTERS[name].replace("{window}", _WINDOW) for name in sorted(given)]
+    return " AND ".join(conditions) or "true", {k: v for k, v in given.items() if k != "error"}
+
+
+def _limit(limit: int) -> int:
+    return min(max(limit, 1), _MAX_LIMIT)
+
+
+def _step_ns(since_ns: int, until_ns: int, step_s: int) -> int:
+    if step_s < 1 or (until_ns - since_ns) / (step_s * 10**9) > _MAX_STEPS:
+        raise ConfigurationError(
+            f"a step of {step_s} s makes more than {_MAX_STEPS} points; use a longer step"
+        )
+    return step_s * 10**9
+
+
+def _totals(row: Row) -> Row:
+    """Return counts as whole numbers, and None for a sum of which no part is known."""
+    calls, unpriced = round(row["calls"]), round(row["unpriced_calls"])
+    cost_usd = row["cost_usd"]
+    return {
+        "calls": calls,
+        "errors": round(row["errors"]),
+        "cost_usd": 0.0 if cost_usd is None and not unpriced else cost_usd,
+        "unpriced_calls": unpriced,
+        "input_tokens": _tokens(row["input_tokens"], calls),
+        "output_tokens": _tokens(row["output_tokens"], calls),
+    }
+
+
+def _tokens(value: float | None, calls: int) -> int | None:
+    if value is None:
+        return None if calls else 0
+    return round(value)
+
+
+def _ms(value_ns: float | None) -> float | None:
+    if value_ns is None:
+        return None
+    # A time since 1970 in ns is more than a float holds; whole ms and the rest are not.
+    return value_ns // 10**6 + value_ns % 10**6 / 1e6
+
+
+def _ms_of_quantiles(values: Sequence[float | None]) -> list[float | None]:
+    # A quantile of no spans is NaN, also inside an array.
+    return [None if value is None or math.isnan(value) else value / 1e6 for value in values]
+
+
+def _is_hex(text: str, length: int) -> bool:
+    return len(text) == length and all(digit in "0123456789abcdefABCDEF" for digit in text)

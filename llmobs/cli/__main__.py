@@ -1,0 +1,3 @@
+from llmobs.cli import main
+
+main()

@@ -1,0 +1,144 @@
+"""What all heads read: texts as word ids, and the vectors that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from llmobs.measures.text.encoder import TextEncoder, WordTable
+
+__all__ = ["N_BUCKETS", "TextFeatures"]
+
+_BITS: Final = 18
+N_BUCKETS: Final = 2 << _BITS
+"""Buckets of n-grams: words hash into the lower half, pairs of neighbours into the upper."""
+
+_WORDS: Final = np.uint64(1 << _BITS)
+_PAIR: Final = np.uint64(1_000_003)  # an odd prime, so that "a b" and "b a" part
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """A batch of texts cut into words once; every vector is computed when first asked for.
+
+    Attributes:
+        texts: The texts as they came.
+        words: Word ids of all texts in a row, shape (n_words_total,).
+        offsets: Text i is ``words[offsets[i]:offsets[i + 1]]``; shape (n + 1,).
+        encoder: Made this; holds the shared weights.
+        table: Says what a word id means.
+    """
+
+    texts: Sequence[str]
+    words: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    encoder: TextEncoder
+    table: WordTable
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def n_words(self) -> npt.NDArray[np.int64]:
+        """Words and punctuation marks per text, shape (n,)."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def pieces(self) -> Any:
+        """Word pieces: CSR float32 of shape (n, n_vocabulary), a 1 per occurrence, not summed."""
+        first, count, flat = self.table.pieces()
+        counts = count[self.words]
+        ends = np.concatenate(([0], np.cumsum(counts)))
+        # Position j of word w's run is first[w] + j: a range per word, without a loop.
+        run = np.repeat(first[self.words] - ends[:-1], counts) + np.arange(ends[-1])
+        indices = flat[run]
+        return sparse.csr_matrix(
+            (np.ones(len(indices), np.float32), indices, ends[self.offsets].astype(np.int32)),
+            shape=(len(self), self.encoder.vectors.shape[0]),
+        )
+
+    @cached_property
+    def embeddings(self) -> npt.NDArray[np.float32]:
+        """Mean of the pieces' vectors at length 1, shape (n, 256); zeros without a known piece."""
+        return unit_rows(self.pieces @ self.encoder.vectors)
+
+    @cached_property
+    def ngrams(self) -> Any:
+        """Words and pairs of neighbours: CSR float32 (n, `N_BUCKETS`), log-tf · idf at length 1."""
+        hashes = self.table.hashes()[self.words].astype(np.uint64)
+        row = np.repeat(np.arange(len(self), dtype=np.uint64) * np.uint64(N_BUCKETS), self.n_words)
+        pairs = (hashes[:-1] * _PAIR + hashes[1:]) % _WORDS + _WORDS
+        inside = row[:-1] == row[1:]
+        keys = np.concatenate((hashes % _WORDS + row, (pairs + row[:-1])[inside]))
+        keys, counts = np.unique(keys, return_counts=True)
+        buckets = (keys % np.uint64(N_BUCKETS)).astype(np.int32)
+        rows = (keys // np.uint64(N_BUCKETS)).astype(np.int64)
+        values = (1 + np.log(counts.astype(np.float32))) * self.encoder.idf[buckets]
+        norms = np.sqrt(np.bincount(rows, values * values, minlength=len(self)))
+        values /= norms[rows]
+        ends = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=len(self)))))
+        return sparse.csr_matrix(
+            (values.astype(np.float32), buckets, ends.astype(np.int32)),
+            shape=(len(self), N_BUCKETS),
+        )
+
+    def take(self, rows: npt.NDArray[np.int64]) -> TextFeatures:
+        """Return the features of some texts, in the order given."""
+        return self._cut(
+            self.offsets[rows], self.n_words[rows], [self.texts[i] for i in rows.tolist()]
+        )
+
+    def opening(self, n_words: int) -> TextFeatures:
+        """Return the features of the first words of every text."""
+        if self.n_words.max(initial=0) <= n_words:
+            return self
+        return self._cut(self.offsets[:-1], np.minimum(self.n_words, n_words), self.texts)
+
+    def windows(
+        self, n_words: int, stride: int
+    ) -> tuple[TextFeatures, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Cut every text that is longer than a window into overlapping windows.
+
+        Args:
+            n_words: Length of a window, in words.
+            stride: From the start of one window to the next, in words; at most `n_words`.
+
+        Returns:
+            The windows' features; the row that each was cut from, ascending; the position of
+            its first word. The last window of a text ends where the text ends.
+        """
+        long = np.flatnonzero(self.n_words > n_words)
+        per_text = 1 + -(-(self.n_words[long] - n_words) // stride)
+        owner = np.repeat(long, per_text)
+        nth = np.arange(len(owner)) - np.repeat(np.cumsum(per_text) - per_text, per_text)
+        start = np.minimum(nth * stride, self.n_words[owner] - n_words)
+        lengths = np.full(len(owner), n_words, np.int64)
+        cut = self._cut(
+            self.offsets[owner] + start, lengths, [self.texts[i] for i in owner.tolist()]
+        )
+        return cut, owner, start
+
+    def _cut(
+        self,
+        starts: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        texts: Sequence[str],
+    ) -> TextFeatures:
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return TextFeatures(texts, self.words[where], offsets, self.encoder, self.table)
+
+
+def unit_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scale every row to length 1; rows of zeros stay."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+    out = np.zeros_like(rows)
+    np.divide(rows, lengths, out=out, where=lengths > 0)
+    return out

@@ -1,0 +1,430 @@
+"""Content on its way out of the process: take a snapshot, bring it to the conventions' shape, redact.
+
+Taking the snapshot is all that happens in the calling thread.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+__all__ = [
+    "CONTENT_MODES",
+    "ContentMode",
+    "Message",
+    "Redactor",
+    "characters",
+    "dump",
+    "freeze",
+    "pack",
+    "text_message",
+    "to_messages",
+    "tool_arguments",
+    "unpack",
+]
+
+ContentMode: TypeAlias = Literal["full", "redacted", "metadata", "off"]
+CONTENT_MODES: Final = ("full", "redacted", "metadata", "off")
+Message: TypeAlias = dict[str, Any]
+
+# A snapshot has at most this many dicts, lists and values; a conversation of 500 messages has 2,000.
+MAX_NODES: Final = 10_000
+MAX_DEPTH: Final = 12
+_PACKED_ITEMS: Final = 1_000
+_NODE_BYTES: Final = 64  # what a node weighs in memory beside its text, about
+
+
+def freeze(value: Any) -> tuple[Any, int]:
+    """Take a snapshot that no later change by the caller can reach.
+
+    Containers are copied, texts are shared, and objects that are plain data (pydantic models,
+    dataclasses, simple namespaces, classes with slots) become dicts of their fields. No code of the
+    caller's runs: no ``repr``, no property. Any other object leaves its class's name.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        The snapshot, of dicts, lists, texts, numbers, booleans and None; and about how many bytes
+        it holds.
+    """
+    if type(value) is str:
+        return value, len(value)
+    copier = _Copier()
+    return copier.copy(value, 0), copier.size
+
+
+def pack(value: Any) -> tuple[Any, int]:
+    """Take a snapshot as `freeze` does, of what a model is sent or answers: small and plain, mostly.
+
+    The interpreter's own ``marshal`` copies plain data eight times as fast. `unpack` is its inverse.
+    """
+    kind = type(value)
+    if (kind is dict or kind is list) and len(value) <= _PACKED_ITEMS:
+        try:
+            packed = marshal.dumps(value)
+        except ValueError:  # an object is in it
+            return freeze(value)
+        return packed, len(packed)
+    return freeze(value)
+
+
+def unpack(value: Any) -> Any:
+    """Return what `pack` was given, as plain data."""
+    # Bytes are nowhere else in a snapshot, and these never left the process.
+    return marshal.loads(value) if type(value) is bytes else value  # noqa: S302
+
+
+class _Copier:
+    __slots__ = ("n_nodes", "size")
+
+    def __init__(self) -> None:
+        self.n_nodes = 0
+        self.size = 0
+
+    def copy(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        self.n_nodes += 1
+        self.size += _NODE_BYTES
+        if kind is str:
+            self.size += len(value)
+            return value
+        if value is None or kind is int or kind is float or kind is bool:
+            return value
+        if depth > MAX_DEPTH or self.n_nodes > MAX_NODES:
+            return "…"
+        if kind is dict:
+            return self._dict(value, depth)
+        if kind is list or kind is tuple:
+            return self._list(value, depth)
+        return self._other(value, depth)
+
+    def _dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        out = {}
+        size = 0
+        for key, item in list(value.items()):  # atomic; another thread may write
+            name = key if type(key) is str else _name(key)
+            kind = type(item)
+            if kind is str:  # most of what messages hold, without a call
+                size += len(item)
+                out[name] = item
+            elif item is None or kind is int or kind is float or kind is bool:
+                out[name] = item
+            elif self.n_nodes > MAX_NODES:
+                break
+            else:
+                out[name] = self.copy(item, depth + 1)
+        self.n_nodes += len(out)
+        self.size += size + len(out) * _NODE_BYTES
+        return out
+
+    def _list(self, value: Sequence[Any], depth: int) -> list[Any] | dict[str, Any]:
+        if len(value) > 8 and type(value[0]) is float:  # an embedding: its length is what counts
+            return {"n_dimensions": len(value)}
+        out = []
+        for item in value[:MAX_NODES]:
+            out.append(self.copy(item, depth + 1))
+            if self.n_nodes > MAX_NODES:
+                break
+        return out
+
+    def _other(self, value: Any, depth: int) -> Any:
+        if isinstance(value, str):  # a subclass, such as an enum of texts
+            text = str.__str__(value)
+            self.size += len(text)
+            return text
+        if isinstance(value, int):
+            return int.__int__(value)
+        if isinstance(value, float):
+            return float.__float__(value)
+        if isinstance(value, dict):
+            return self._dict(dict(value), depth)
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return self._list(list(value), depth)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return f"<{len(value)} bytes>"
+        if (fields := _fields(value)) is not None:
+            return self._dict(fields, depth)
+        return f"<{type(value).__name__}>"
+
+
+def _name(key: Any) -> str:
+    return str.__str__(key) if isinstance(key, str) else f"{key}" if type(key) is int else "?"
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """Return the fields of an object that is plain data, None of any other."""
+    kind = type(value)
+    if hasattr(kind, "model_fields") or hasattr(kind, "__dataclass_fields__"):
+        fields = _own(value) | (getattr(value, "__pydantic_extra__", None) or {})
+    elif (
+        (kind.__module__ == "types" and kind.__name__ == "SimpleNamespace")
+        or ("__slots__" in kind.__dict__ and kind.__bases__ == (object,))
+        or _is_value_class(kind)
+    ):
+        fields = _own(value)
+    else:
+        return None
+    return {name: item for name, item in fields.items() if not name.startswith("_")}
+
+
+def _is_value_class(kind: type) -> bool:
+    """Return whether a class is a mere holder: nothing of its own beside data and ``__init__``."""
+    return kind.__bases__ == (object,) and not any(
+        callable(member) and name not in {"__init__", "__repr__", "__eq__", "__hash__"}
+        for name, member in kind.__dict__.items()
+    )
+
+
+def _own(value: Any) -> dict[str, Any]:
+    own = getattr(value, "__dict__", None)
+    if isinstance(own, dict) and own:
+        return own.copy()
+    slots = getattr(type(value), "__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+# --- the conventions' messages --------------------------------------------------------------------
+
+
+def text_message(role: str, text: str) -> Message:
+    """Return a message of one text part."""
+    return {"role": role, "parts": [{"type": "text", "content": text}]}
+
+
+def to_messages(value: Any, *, role: str = "user") -> list[Message]:
+    """Bring a prompt or an answer of any common shape to ``gen_ai.*.messages``.
+
+    Args:
+        value: Plain data from `freeze`: a text, messages of OpenAI (chat or Responses), Anthropic,
+            Gemini or the conventions themselves, or anything else (sent as JSON in a text part).
+        role: Role of what says none.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [text_message(role, value)] if value else []
+    if isinstance(value, dict):
+        return [_message(value, role)]
+    if isinstance(value, (list, tuple)):
+        if value and all(isinstance(item, (str, dict)) for item in value):
+            return [
+                text_message(role, item) if isinstance(item, str) else _message(item, role)
+                for item in value
+            ]
+        return [text_message(role, dump(value))] if value else []
+    return [text_message(role, dump(value))]
+
+
+def _message(value: Mapping[str, Any], role: str) -> Message:
+    said = value.get("role")
+    known = {"model": "assistant", "human": "user", "ai": "assistant"}
+    role = known.get(said, said) if isinstance(said, str) and said else role
+    parts: list[dict[str, Any]] = []
+    if isinstance(thought := value.get("reasoning_content"), str) and thought:
+        parts.append({"type": "reasoning", "content": thought})
+    call_id = value.get("tool_call_id")
+    content = value.get("parts", value.get("content"))
+    if role == "tool" and isinstance(call_id, str):
+        parts.append({"type": "tool_call_response", "id": call_id, "response": content})
+    elif isinstance(content, str):
+        parts += [{"type": "text", "content": content}] if content else []
+    elif isinstance(content, (list, tuple)):
+        parts += [_part(item) for item in content]
+    elif "content" not in value and "parts" not in value:
+        parts.append(_part(value))
+    if isinstance(refusal := value.get("refusal"), str) and refusal:
+        parts.append({"type": "text", "content": refusal})
+    for call in value.get("tool_calls") or ():
+        if isinstance(call, dict):
+            parts.append(_part({"type": "function_call", **call}))
+    message: Message = {"role": role, "parts": parts}
+    if isinstance(name := value.get("name"), str) and name:
+        message["name"] = name
+    return message
+
+
+def _part(value: Any) -> dict[str, Any]:
+    """Bring one part of a message to the conventions; what is not known goes as JSON in a text."""
+    if isinstance(value, str):
+        return {"type": "text", "content": value}
+    if not isinstance(value, dict):
+        return {"type": "text", "content": dump(value)}
+    kind = value.get("type")
+    for name in ("text", "refusal"):
+        if isinstance(text := value.get(name), str):
+            return {"type": "text", "content": text}
+    if kind in {"text", "reasoning"} and isinstance(value.get("content"), str):
+        return {"type": kind, "content": value["content"]}
+    if isinstance(thought := value.get("thinking"), str):
+        return {"type": "reasoning", "content": thought}
+    part = _tool_part(kind, value) or _media_part(kind, value)
+    return part or {"type": "text", "content": dump(value)}
+
+
+def _tool_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
+    call = value.get("function_call") or value.get("toolUse") or value.get("function") or value
+    if kind in {"function_call", "function", "tool_use", "tool_call"} or call is not value:
+        if not isinstance(call, dict):
+            return None
+        arguments = next((call[n] for n in ("arguments", "input", "args") if n in call), None)
+        found = (
+            call.get("call_id")
+            or value.get("call_id")
+            or value.get("id")
+            or call.get("id")
+            or call.get("toolUseId")
+        )
+        return {
+            "type": "tool_call",
+            "id": found if isinstance(found, str) else None,
+            "name": call.get("name") if isinstance(call.get("name"), str) else "",
+            "arguments": tool_arguments(arguments),
+        }
+    if kind in {"tool_result", "function_call_output", "tool_call_response"}:
+        names = ("output", "content", "response")
+        found = value.get("tool_use_id") or value.get("call_id") or value.get("id")
+        return {
+            "type": "tool_call_response",
+            "id": found if isinstance(found, str) else None,
+            "response": next((value[name] for name in names if name in value), None),
+        }
+    return None
+
+
+def _media_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
+    image = value.get("image_url")
+    uri = image.get("url") if isinstance(image, dict) else image
+    if isinstance(uri, str):
+        # A picture within the URL is worth megabytes and is of no use to a text monitor.
+        return {
+            "type": "uri",
+            "modality": "image",
+            "uri": uri.partition(",")[0] if uri.startswith("data:") else uri,
+        }
+    if isinstance(kind, str) and kind in {
+        "image",
+        "input_image",
+        "input_audio",
+        "audio",
+        "document",
+        "file",
+    }:
+        modality = kind.removeprefix("input_")
+        return {"type": "media", "modality": "document" if modality == "file" else modality}
+    return None
+
+
+def tool_arguments(value: Any) -> Any:
+    """Return a tool's arguments as data: providers send them as JSON in a text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value else {}
+    except ValueError:
+        return value
+
+
+def dump(value: Any) -> str:
+    """Return plain data as JSON, as it is read by people."""
+    return (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
+    )
+
+
+def characters(messages: Sequence[Message]) -> int:
+    """Return how many characters of text the messages hold."""
+    return sum(
+        len(part["content"])
+        for message in messages
+        for part in message["parts"]
+        if isinstance(part.get("content"), str)
+    )
+
+
+# --- limits and redaction -------------------------------------------------------------------------
+
+_EMAIL: Final = re.compile(r"\b[\w.+%-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+\b")
+_CARD: Final = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])")
+_KEY: Final = re.compile(
+    r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic, Stripe
+    r"|\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{20,}"
+    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bAKIA[A-Z0-9]{16}\b|\bAIza[\w-]{35}"
+    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"  # a JSON web token
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    re.DOTALL,
+)
+# Parts of a message that name things and hold no text of anybody's.
+_NAMES: Final = frozenset({"type", "role", "id", "modality", "mime_type"})
+
+
+def _luhn(digits: str) -> bool:
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        number = int(digit) * (2 if place % 2 else 1)
+        total += number - 9 if number > 9 else number
+    return total % 10 == 0
+
+
+def _mask_card(match: re.Match[str]) -> str:
+    digits = re.sub(r"\D", "", match.group())
+    return "[CARD]" if _luhn(digits) else match.group()
+
+
+class Redactor:
+    """Change texts before they leave: cut them to a length and, on request, mask what is private.
+
+    The patterns here are a seat belt (e-mail addresses, payment cards that pass the Luhn check,
+    well-known kinds of keys); the real measure of personal data is the analyzer's. A hook of the
+    application's sees the text after them. A hook that fails costs the text, never lets it pass.
+    """
+
+    def __init__(self, max_characters: int, hook: Callable[[str], str] | None = None) -> None:
+        self._max_characters = max_characters
+        self._hook = hook
+        self.truncated = False
+
+    def cut(self, text: str) -> str:
+        """Cut a text to the longest that is sent, and remember that it was."""
+        if len(text) <= self._max_characters:
+            return text
+        self.truncated = True
+        return text[: self._max_characters]
+
+    def mask(self, text: str) -> str:
+        """Cut a text and mask what is private in it."""
+        text = self.cut(text)
+        if "@" in text:
+            text = _EMAIL.sub("[EMAIL]", text)
+        text = _KEY.sub("[KEY]", text)
+        text = _CARD.sub(_mask_card, text)
+        if self._hook is None:
+            return text
+        try:
+            return str(self._hook(text))
+        except Exception:  # the application's code; fail closed
+            return "[REDACTION FAILED]"
+
+    def apply(self, value: Any, *, masked: bool) -> Any:
+        """Return plain data with every text in it cut, and masked where asked."""
+        change = self.mask if masked else self.cut
+        return _each_text(value, change)
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    if type(value) is str:
+        return change(value)
+    if isinstance(value, dict):
+        return {
+            key: item if key in _NAMES and isinstance(item, str) else _each_text(item, change)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_each_text(item, change) for item in value]
+    return value

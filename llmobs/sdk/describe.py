@@ -1,0 +1,396 @@
+"""From a finished span to what is sent of it: the conventions, in one place. Background thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.util.types import AnyValue
+
+from llmobs import semconv
+from llmobs.sdk.content import Redactor, characters, dump, to_messages, unpack
+from llmobs.sdk.runtime import Place, Runtime
+from llmobs.sdk.span import OPERATIONS, Call, LiveSpan
+from llmobs.sdk.usage import Answer, Usage, read_answer, read_stream, read_usage
+
+__all__ = ["SCOPE", "Described", "describe", "failure_message", "put_content", "to_readable"]
+
+SCOPE: Final = InstrumentationScope("llmobs", semconv.VERSION, semconv.SCHEMA_URL)
+
+# Name of an argument -> (attribute, type that the conventions ask for).
+REQUEST_ATTRIBUTES: Final[Mapping[str, tuple[str, type]]] = {
+    "model": (semconv.GEN_AI_REQUEST_MODEL, str),
+    "temperature": (semconv.GEN_AI_REQUEST_TEMPERATURE, float),
+    "top_p": (semconv.GEN_AI_REQUEST_TOP_P, float),
+    "max_tokens": (semconv.GEN_AI_REQUEST_MAX_TOKENS, int),
+    "max_completion_tokens": (semconv.GEN_AI_REQUEST_MAX_TOKENS, int),
+    "max_output_tokens": (semconv.GEN_AI_REQUEST_MAX_TOKENS, int),
+    "frequency_penalty": (semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY, float),
+    "presence_penalty": (semconv.GEN_AI_REQUEST_PRESENCE_PENALTY, float),
+    "seed": (semconv.GEN_AI_REQUEST_SEED, int),
+    "top_k": (semconv.GEN_AI_REQUEST_TOP_K, int),
+    "n": (semconv.GEN_AI_REQUEST_CHOICE_COUNT, int),
+    "previous_response_id": (semconv.GEN_AI_REQUEST_PREVIOUS_RESPONSE_ID, str),
+    "reasoning_effort": (semconv.GEN_AI_REQUEST_REASONING_LEVEL, str),
+}
+_CONVERSING: Final = frozenset({"workflow", "agent", "tool", "chat"})
+_CONTENT_ATTRIBUTES: Final = (
+    semconv.GEN_AI_INPUT_MESSAGES,
+    semconv.GEN_AI_OUTPUT_MESSAGES,
+    semconv.GEN_AI_SYSTEM_INSTRUCTIONS,
+)
+
+
+@dataclass(slots=True)
+class Described:
+    """One span in the conventions' words.
+
+    Attributes:
+        content: Structured content by attribute name; {} where none may leave.
+        chunk_gaps_s: Seconds from chunk to chunk of a streamed answer.
+    """
+
+    span: LiveSpan
+    name: str
+    kind: SpanKind
+    attributes: dict[str, AnyValue]
+    content: dict[str, Any]
+    chunk_gaps_s: Sequence[float]
+
+
+def describe(span: LiveSpan, runtime: Runtime) -> Described:
+    """Say in the conventions' words what a finished span holds."""
+    # An instrumented client below has made the inference span: ours only wraps it, else every
+    # token would count twice.
+    kind = "workflow" if span.has_inference_child else span.spec.kind
+    operation = OPERATIONS[kind]
+    attributes: dict[str, AnyValue] = {semconv.GEN_AI_OPERATION_NAME: operation}
+    call = span.call or Call()
+    asked = unpack(call.input)
+    answer = _answer(span)
+    if kind in {"chat", "embeddings", "retrieval"}:
+        _add_model(attributes, kind, span, call, answer)
+    target = _add_target(attributes, kind, span)
+    if span.spec.prompt_name is not None:
+        attributes[semconv.GEN_AI_PROMPT_NAME] = span.spec.prompt_name
+        if span.spec.prompt_version is not None:
+            attributes[semconv.GEN_AI_PROMPT_VERSION] = span.spec.prompt_version
+    _add_session(attributes, kind, span)
+    if span.failure is not None:
+        attributes[semconv.ERROR_TYPE] = span.failure.type
+    redactor = Redactor(runtime.settings.max_characters, runtime.settings.redact)
+    content = _content(attributes, kind, span, call, asked, answer, redactor)
+    _add_own(attributes, span, runtime, redactor)
+    return Described(
+        span=span,
+        name=span.other_name or (f"{operation} {target}" if target else operation),
+        kind=SpanKind.CLIENT if kind in {"chat", "embeddings", "retrieval"} else SpanKind.INTERNAL,
+        attributes=attributes,
+        content=content,
+        chunk_gaps_s=_gaps_s(span.chunk_ns),
+    )
+
+
+def _gaps_s(chunk_ns: Sequence[int] | None) -> Sequence[float]:
+    if not chunk_ns or len(chunk_ns) < 2:
+        return ()
+    return [(b - a) / 1e9 for a, b in zip(chunk_ns, chunk_ns[1:], strict=False)]
+
+
+def _answer(span: LiveSpan) -> Answer:
+    """Read the answer from what was returned, streamed or set; what was set wins."""
+    said = span.updates or {}
+    if "output" in said:
+        answer = read_answer(said["output"])
+    elif span.chunks is not None:
+        answer = read_stream(span.chunks)
+    else:
+        answer = read_answer(unpack(span.output))
+    if (usage := said.get("usage")) is not None and isinstance(usage, dict):
+        answer.usage = read_usage(usage)
+    answer.model = said.get("model") or answer.model
+    answer.response_id = said.get("response_id") or answer.response_id
+    reasons = said.get("finish_reason")
+    if reasons:
+        answer.finish_reasons = [reasons] if isinstance(reasons, str) else list(reasons)
+    return answer
+
+
+def _add_model(
+    attributes: dict[str, AnyValue], kind: str, span: LiveSpan, call: Call, answer: Answer
+) -> None:
+    said = span.updates or {}
+    provider = said.get("provider") or span.spec.provider or span.provider
+    if provider is None and kind != "retrieval":
+        provider = semconv.PROVIDER_UNKNOWN
+    if provider is not None:
+        attributes[semconv.GEN_AI_PROVIDER_NAME] = provider
+    if span.spec.model is not None:
+        attributes[semconv.GEN_AI_REQUEST_MODEL] = span.spec.model
+    _add_request(attributes, kind, call)
+    if kind == "retrieval":
+        return
+    if answer.model is not None:
+        attributes[semconv.GEN_AI_RESPONSE_MODEL] = answer.model
+    if answer.usage is not None:
+        _add_usage(attributes, kind, answer.usage)
+    if kind == "embeddings":
+        if answer.n_dimensions is not None:
+            attributes[semconv.GEN_AI_EMBEDDINGS_DIMENSION_COUNT] = answer.n_dimensions
+        return
+    if answer.response_id is not None:
+        attributes[semconv.GEN_AI_RESPONSE_ID] = answer.response_id
+    if answer.finish_reasons:
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = tuple(answer.finish_reasons)
+    if span.chunks is not None or call.request.get("stream") is True:
+        attributes[semconv.GEN_AI_REQUEST_STREAM] = True
+    if span.chunk_ns:
+        seconds = (span.chunk_ns[0] - span.start_ns) / 1e9
+        attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = seconds
+
+
+def _add_request(attributes: dict[str, AnyValue], kind: str, call: Call) -> None:
+    for name, value in call.request.items():
+        if name == "stop":
+            stops = [value] if isinstance(value, str) else value
+            if kind == "chat" and isinstance(stops, list) and stops:
+                attributes[semconv.GEN_AI_REQUEST_STOP_SEQUENCES] = tuple(map(str, stops))
+            continue
+        known = REQUEST_ATTRIBUTES.get(name)
+        if known is None or value is None or isinstance(value, (dict, list, bool)):
+            continue
+        attribute, kind_of_value = known
+        if kind == "retrieval":
+            attribute = {"top_k": semconv.GEN_AI_RETRIEVAL_TOP_K}.get(name, "")
+        elif name == "n" and value == 1:
+            continue
+        if attribute and (kind == "chat" or name in {"model", "top_k"}):
+            attributes[attribute] = kind_of_value(value)
+
+
+def _add_usage(attributes: dict[str, AnyValue], kind: str, usage: Usage) -> None:
+    counts = {semconv.GEN_AI_USAGE_INPUT_TOKENS: usage.input_tokens}
+    if kind == "chat":
+        counts |= {
+            semconv.GEN_AI_USAGE_OUTPUT_TOKENS: usage.output_tokens,
+            semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: usage.cache_read_tokens,
+            semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS: usage.cache_write_tokens,
+            semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: usage.reasoning_tokens,
+        }
+    for name, value in counts.items():
+        if value is not None:
+            attributes[name] = value
+
+
+def _add_target(attributes: dict[str, AnyValue], kind: str, span: LiveSpan) -> str:
+    """Add the name of what is called, and return it for the span's name."""
+    name = span.spec.name
+    if kind in {"chat", "embeddings"}:
+        model = attributes.get(semconv.GEN_AI_REQUEST_MODEL)
+        return model if isinstance(model, str) else ""
+    if kind == "retrieval":
+        attributes[semconv.GEN_AI_DATA_SOURCE_ID] = name
+    elif kind == "workflow":
+        attributes[semconv.GEN_AI_WORKFLOW_NAME] = name
+    elif kind == "agent":
+        attributes[semconv.GEN_AI_AGENT_NAME] = name
+    else:
+        attributes[semconv.GEN_AI_TOOL_NAME] = name
+        attributes[semconv.GEN_AI_TOOL_TYPE] = "function"
+        if span.spec.description:
+            attributes[semconv.GEN_AI_TOOL_DESCRIPTION] = span.spec.description
+        if span.agent is not None:
+            attributes[semconv.GEN_AI_AGENT_NAME] = span.agent.spec.name
+    return name
+
+
+def _add_session(attributes: dict[str, AnyValue], kind: str, span: LiveSpan) -> None:
+    session = span.session
+    if session is None:
+        return
+    if session.session_id is not None:
+        attributes[semconv.SESSION_ID] = session.session_id
+        if kind in _CONVERSING:
+            attributes[semconv.GEN_AI_CONVERSATION_ID] = session.session_id
+    if session.user_id is not None:
+        attributes[semconv.USER_ID] = session.user_id
+    if session.feature is not None:
+        attributes[semconv.LLMOBS_FEATURE] = session.feature
+    if session.attributes:
+        attributes.update(session.attributes)
+
+
+def _add_own(
+    attributes: dict[str, AnyValue], span: LiveSpan, runtime: Runtime, redactor: Redactor
+) -> None:
+    """Add what the application set by name, and what is ours."""
+    masked = span.content != "full"
+    for extra in (span.spec.attributes, span.attributes):
+        if extra:
+            attributes.update(redactor.apply(extra, masked=masked))
+    attributes[semconv.LLMOBS_CONTENT] = span.content
+    attributes[semconv.LLMOBS_SEQUENCE] = span.sequence
+    attributes[semconv.LLMOBS_PROCESS_ID] = runtime.process_id
+    if redactor.truncated:
+        attributes[semconv.LLMOBS_CONTENT_TRUNCATED] = True
+
+
+def _content(
+    attributes: dict[str, AnyValue],
+    kind: str,
+    span: LiveSpan,
+    call: Call,
+    asked: Any,
+    answer: Answer,
+    redactor: Redactor,
+) -> dict[str, Any]:
+    """Return the content that may leave, by attribute; add lengths where only these may."""
+    mode = span.content
+    if mode == "off" or not span.is_sampled:
+        return {}
+    content = _raw_content(kind, span, call, asked, answer)
+    if mode == "metadata":
+        lengths = {
+            semconv.GEN_AI_INPUT_MESSAGES: semconv.LLMOBS_INPUT_CHARACTERS,
+            semconv.GEN_AI_OUTPUT_MESSAGES: semconv.LLMOBS_OUTPUT_CHARACTERS,
+        }
+        for name, attribute in lengths.items():
+            if name in content:
+                attributes[attribute] = characters(content[name])
+        return {}
+    masked = mode == "redacted"
+    return {name: redactor.apply(value, masked=masked) for name, value in content.items()}
+
+
+def _raw_content(
+    kind: str, span: LiveSpan, call: Call, asked: Any, answer: Answer
+) -> dict[str, Any]:
+    said = span.updates or {}
+    asked = said.get("input", asked)
+    if kind == "tool":
+        return _present(
+            {
+                semconv.GEN_AI_TOOL_CALL_ARGUMENTS: said.get("input", call.arguments),
+                semconv.GEN_AI_TOOL_CALL_RESULT: _as_object(said.get("output", _returned(span))),
+            }
+        )
+    if kind == "retrieval":
+        documents = said.get("documents", said.get("output", _returned(span)))
+        return _present(
+            {
+                semconv.GEN_AI_RETRIEVAL_QUERY_TEXT: None if asked is None else dump(asked),
+                semconv.GEN_AI_RETRIEVAL_DOCUMENTS: _documents(documents),
+            }
+        )
+    if kind == "embeddings":
+        return {}
+    if asked is None and call.arguments:
+        asked = _only_text(call.arguments) or dump(call.arguments)
+    system = said.get("system", call.request.get("system"))
+    return _present(
+        {
+            semconv.GEN_AI_SYSTEM_INSTRUCTIONS: _system(system) if kind != "workflow" else None,
+            semconv.GEN_AI_INPUT_MESSAGES: to_messages(asked),
+            semconv.GEN_AI_OUTPUT_MESSAGES: answer.messages,
+        }
+    )
+
+
+def _only_text(arguments: Mapping[str, Any]) -> str | None:
+    """Return the one text that a function was called with, None where there is more to see."""
+    values = list(arguments.values())
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else None
+
+
+def _present(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if value is not None and value != []}
+
+
+def _returned(span: LiveSpan) -> Any:
+    return unpack(span.output) if span.chunks is None else span.chunks
+
+
+def _as_object(value: Any) -> Any:
+    """Return a tool's result as the object that the conventions expect."""
+    return value if value is None or isinstance(value, dict) else {"result": value}
+
+
+def _system(value: Any) -> list[dict[str, Any]] | None:
+    if value is None:
+        return None
+    return [
+        part
+        for message in to_messages(value, role="system")
+        for part in message["parts"]
+        if part["type"] == "text"
+    ]
+
+
+def _documents(value: Any) -> list[dict[str, Any]]:
+    """Return documents as objects; a text becomes one with ``content``, an unset field is left out."""
+    if isinstance(value, dict):
+        value = next((value[n] for n in ("documents", "results", "matches") if n in value), [value])
+    if not isinstance(value, (list, tuple)):
+        return []
+    documents = []
+    for item in value:
+        if isinstance(item, dict):
+            documents.append({key: part for key, part in item.items() if part is not None})
+        elif isinstance(item, (list, tuple)) and len(item) == 2:  # (document, score), as LangChain
+            found = item[0] if isinstance(item[0], dict) else {"content": dump(item[0])}
+            documents.append({**found, "score": item[1]})
+        elif item is not None:
+            documents.append({"content": dump(item)})
+    return documents
+
+
+def put_content(described: Described, place: Place) -> None:
+    """Put content on the span, where it belongs there.
+
+    As JSON in a text: the conventions allow that on a span, other instrumentations send it so, and
+    it takes half the bytes of structured values.
+    """
+    for name, value in described.content.items():
+        # The event has no place for tools and documents.
+        if place != "event" or name not in _CONTENT_ATTRIBUTES:
+            described.attributes[name] = dump(value)
+
+
+def to_readable(described: Described, runtime: Runtime) -> ReadableSpan:
+    """Return the span as OpenTelemetry's exporters take it."""
+    span = described.span
+    return ReadableSpan(
+        name=described.name,
+        context=span.get_span_context(),
+        parent=_parent(span),
+        resource=runtime.resource,
+        attributes=described.attributes,
+        events=[Event(name, facts, at_ns) for name, at_ns, facts in span.events or ()],
+        links=[Link(context, facts) for context, facts in span.links or ()],
+        kind=described.kind,
+        status=Status(StatusCode.UNSET)
+        if span.failure is None
+        else Status(StatusCode.ERROR, failure_message(span)),
+        start_time=span.start_ns,
+        end_time=span.end_ns,
+        instrumentation_scope=SCOPE,
+    )
+
+
+def _parent(span: LiveSpan) -> SpanContext | None:
+    if not span.parent_id:
+        return None
+    flags = TraceFlags(span.flags)
+    return SpanContext(span.trace_id, span.parent_id, span.parent_is_remote, flags)
+
+
+def failure_message(span: LiveSpan) -> str | None:
+    """Return the exception's message as far as it may leave: providers quote prompts in them."""
+    if span.failure is None or span.content in {"off", "metadata"} or not span.failure.message:
+        return None
+    redactor = Redactor(span.settings.max_characters, span.settings.redact)
+    return str(redactor.apply(span.failure.message, masked=span.content == "redacted"))

@@ -1,0 +1,419 @@
+"""The one background thread: takes finished spans in batches, describes, measures and sends them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, time_ns
+from typing import Any, Final
+
+from opentelemetry import context as context_api
+from opentelemetry import trace
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanKind
+
+from llmobs import semconv
+from llmobs.sdk.buffer import Buffer, Item
+from llmobs.sdk.content import Redactor
+from llmobs.sdk.describe import (
+    SCOPE,
+    Described,
+    describe,
+    failure_message,
+    put_content,
+    to_readable,
+)
+from llmobs.sdk.foreign import EventItem, ForeignItem, scrub, scrubbed
+from llmobs.sdk.guarded import ExportThreadFilter, guarded, report
+from llmobs.sdk.metrics import Metrics
+from llmobs.sdk.runtime import Runtime, Settings
+from llmobs.sdk.span import LiveSpan
+from llmobs.sdk.wire import encode_request, encode_span
+
+__all__ = ["Sender"]
+
+THREAD_NAME: Final = "llmobs-export"
+# The exporters try again by themselves when a try may help, after a second at least; a failure
+# that comes sooner is a refusal, and the same bytes would be refused again.
+REFUSED_WITHIN_S: Final = 0.5
+_FILTER: Final = ExportThreadFilter(THREAD_NAME)
+
+
+class _Exporters:
+    """OpenTelemetry's exporters for the three signals; None where the environment says ``none``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.spans: SpanExporter | None = None
+        self.logs: LogRecordExporter | None = None
+        self.metrics: MetricExporter | None = None
+        make = _grpc if settings.protocol == "grpc" else _http
+        spans, logs, metrics = make(settings)
+        if os.environ.get("OTEL_TRACES_EXPORTER") != "none":
+            self.spans = spans()
+        if os.environ.get("OTEL_LOGS_EXPORTER") != "none":
+            self.logs = logs()
+        if os.environ.get("OTEL_METRICS_EXPORTER") != "none":
+            self.metrics = metrics()
+        self.send_encoded = _door_for_bytes(self.spans, settings)
+        for exporter in (self.spans, self.logs, self.metrics):
+            if exporter is not None:
+                # Their own line per failed batch would drown the application's log.
+                logging.getLogger(type(exporter).__module__).addFilter(_FILTER)
+        logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").addFilter(_FILTER)
+
+    def shutdown(self) -> None:
+        for exporter in (self.spans, self.logs, self.metrics):
+            if exporter is not None:
+                with guarded("shut an exporter down"):
+                    exporter.shutdown()
+
+
+def _door_for_bytes(
+    exporter: SpanExporter | None, settings: Settings
+) -> Callable[[bytes], bool] | None:
+    """Return what sends a request that is encoded already, None where there is no such door.
+
+    The door is not public: an exporter of another version or protocol gets spans to encode.
+    """
+    export = getattr(getattr(exporter, "_client", None), "export", None)
+    if export is None or settings.protocol != "http/protobuf":
+        return None
+    return lambda request: bool(export(request).success)
+
+
+Makers = tuple[
+    Callable[[], SpanExporter], Callable[[], LogRecordExporter], Callable[[], MetricExporter]
+]
+
+
+def _http(settings: Settings) -> Makers:
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    base = None if settings.endpoint is None else settings.endpoint.rstrip("/")
+    headers = None if settings.headers is None else dict(settings.headers)
+
+    def url(signal: str) -> str | None:
+        return None if base is None else f"{base}/v1/{signal}"
+
+    return (
+        lambda: OTLPSpanExporter(endpoint=url("traces"), headers=headers),
+        lambda: OTLPLogExporter(endpoint=url("logs"), headers=headers),
+        lambda: OTLPMetricExporter(endpoint=url("metrics"), headers=headers),
+    )
+
+
+def _grpc(settings: Settings) -> Makers:
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    # gRPC takes lower-case keys alone.
+    headers = tuple((k.lower(), v) for k, v in (settings.headers or {}).items()) or None
+    url = settings.endpoint
+    return (
+        lambda: OTLPSpanExporter(endpoint=url, headers=headers),
+        lambda: OTLPLogExporter(endpoint=url, headers=headers),
+        lambda: OTLPMetricExporter(endpoint=url, headers=headers),
+    )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Prepared for sending: our spans as bytes where they can be sent so."""
+
+    encoded: list[bytes] = field(default_factory=list)
+    spans: list[ReadableSpan] = field(default_factory=list)
+    events: list[ReadableLogRecord] = field(default_factory=list)
+
+
+def _encoded(described: Described) -> bytes:
+    return encode_span(
+        described.span,
+        described.name,
+        described.kind,
+        described.attributes,
+        failure_message(described.span),
+    )
+
+
+class Sender:
+    """Empties the buffer into the exporters, on a daemon thread of its own.
+
+    Attributes:
+        n_spans: Spans that a receiver has taken.
+        n_events: Events that a receiver has taken.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.renew()
+
+    @property
+    def buffer(self) -> Buffer:
+        """What waits to be sent."""
+        return self._runtime.buffer
+
+    def renew(self) -> None:
+        """Forget all of the parent's after a fork: sockets, locks, counts; start when needed."""
+        self._exporters: _Exporters | None = None
+        self._metrics = Metrics(self._runtime.settings.names)
+        self._metrics_due_s = monotonic() + self._runtime.settings.metric_interval_s
+        self._waiting: deque[threading.Event] = deque()
+        self._thread: threading.Thread | None = None
+        self._is_closing = False
+        self._stop_retrying = threading.Event()
+        self.n_spans = 0
+        self.n_events = 0
+        self._runtime.buffer.start = self.start
+
+    def start(self) -> None:
+        """Start the thread. Where none can be started, the buffer fills and says so."""
+        with guarded("start the sender"):
+            thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+            self._runtime.buffer.start = None
+            thread.start()
+            self._thread = thread
+
+    def flush(self, timeout_s: float) -> bool:
+        """Send all that waits, metrics included; return whether it was done in time."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            return not len(self._runtime.buffer)
+        done = threading.Event()
+        self._waiting.append(done)
+        self._runtime.buffer.wake()
+        return done.wait(timeout_s)
+
+    def close(self, timeout_s: float) -> bool:
+        """Send what waits within a time, then end; return whether all was sent in time."""
+        began_s = monotonic()
+        self._is_closing = True  # a batch that fails now is not tried again
+        self._stop_retrying.set()
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            return not len(self._runtime.buffer)
+        self._runtime.buffer.wake()
+        thread.join(max(0.0, timeout_s - (monotonic() - began_s)))
+        if self._exporters is not None and thread.is_alive():
+            self._exporters.shutdown()  # wakes it from waiting for another try
+        return not thread.is_alive()
+
+    # --- on the thread ---
+
+    def _run(self) -> None:
+        # Instrumented HTTP clients of the application must not trace what we send.
+        context_api.attach(context_api.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        buffer = self._runtime.buffer
+        interval_s = self._runtime.settings.export_interval_s
+        while not self._is_closing:
+            buffer.wait(interval_s)
+            asked = list(self._waiting)
+            with guarded("send"):
+                if asked or self._is_closing:
+                    self._send_all()
+                else:
+                    self._send_waiting()
+                    if monotonic() >= self._metrics_due_s:
+                        self._send_metrics()
+            for done in asked:
+                self._waiting.remove(done)
+                done.set()
+        with guarded("send"):
+            self._send_all()
+        if self._exporters is not None:
+            self._exporters.shutdown()
+        while self._waiting:
+            self._waiting.popleft().set()
+
+    def _send_all(self) -> None:
+        self._send_waiting()
+        self._send_metrics()
+
+    def _send_waiting(self) -> None:
+        buffer = self._runtime.buffer
+        while items := buffer.take(self._runtime.settings.batch_size):
+            batch = self._prepare(items)
+            self._send_encoded(batch.encoded)
+            self._send_spans(batch.spans)
+            self._send_events(batch.events)
+
+    def _exporters_now(self) -> _Exporters:
+        """Make the exporters when they are first needed: not while the application starts."""
+        if self._exporters is None:
+            self._exporters = _Exporters(self._runtime.settings)
+        return self._exporters
+
+    def _prepare(self, items: Sequence[Item]) -> _Batch:
+        batch = _Batch()
+        for item in items:
+            with guarded("describe a span"):  # a sick one harms no other
+                self._prepare_one(item, batch)
+                continue
+            self._runtime.buffer.drop("not_describable")
+        return batch
+
+    def _prepare_one(self, item: Item, batch: _Batch) -> None:
+        settings = self._runtime.settings
+        if isinstance(item, LiveSpan):
+            described = describe(item, self._runtime)
+            self._measure(described)
+            if item.is_sampled:
+                batch.events += _events(described, self._runtime)
+                put_content(described, settings.content_place)
+                if self._exporters_now().send_encoded is None:
+                    batch.spans.append(to_readable(described, self._runtime))
+                else:
+                    batch.encoded.append(_encoded(described))
+        elif isinstance(item, ForeignItem):
+            span = item.span
+            duration_s = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
+            self._metrics.observe(span.attributes or {}, duration_s)
+            if item.is_sent:
+                batch.spans.append(scrubbed(span, settings, self._runtime.resource))
+        elif isinstance(item, EventItem):
+            record = item.record
+            if item.is_foreign and settings.content != "full":
+                redactor = Redactor(settings.max_characters, settings.redact)
+                mask = settings.content == "redacted"
+                record.log_record.attributes = scrub(
+                    record.log_record.attributes or {}, redactor, mask=mask
+                )
+            batch.events.append(record)
+
+    def _measure(self, described: Described) -> None:
+        span = described.span
+        calls = (span.n_inference_calls, span.n_tool_calls) if span.spec.kind == "agent" else None
+        self._metrics.observe(
+            described.attributes,
+            span.duration_ns / 1e9,
+            chunk_gaps_s=described.chunk_gaps_s,
+            agent_calls=calls,
+        )
+
+    def _send_encoded(self, spans: list[bytes]) -> None:
+        send = self._exporters_now().send_encoded
+        if spans and send is not None:
+            request = encode_request(spans, self._runtime.resource, SCOPE)
+            self.n_spans += self._try(lambda: send(request), len(spans))
+
+    def _send_spans(self, spans: list[ReadableSpan]) -> None:
+        exporter = self._exporters_now().spans
+        if spans and exporter is not None:
+            taken = self._try(
+                lambda: exporter.export(spans) is SpanExportResult.SUCCESS, len(spans)
+            )
+            self.n_spans += taken
+
+    def _send_events(self, events: list[ReadableLogRecord]) -> None:
+        exporter = self._exporters_now().logs
+        if events and exporter is not None:
+            success = LogRecordExportResult.SUCCESS
+            taken = self._try(lambda: exporter.export(events) is success, len(events))
+            self.n_events += taken
+
+    def _send_metrics(self) -> None:
+        self._metrics_due_s = monotonic() + self._runtime.settings.metric_interval_s
+        data = self._metrics.collect(self._runtime.resource, SCOPE)
+        if data is None:
+            return
+        exporter = self._exporters_now().metrics
+        # Cumulative: what fails now is in the next.
+        if exporter is not None and exporter.export(data) is not MetricExportResult.SUCCESS:
+            report("metrics not taken")
+
+    def _try(self, export: Callable[[], bool], n_items: int) -> int:
+        """Export a batch, over and over while the receiver is away; return how many were taken.
+
+        Meanwhile the buffer fills, and drops what finds no room.
+        """
+        give_up_s = monotonic() + self._runtime.settings.retry_s
+        while True:
+            began_s = monotonic()
+            taken = False
+            with guarded("export"):  # someone else's code
+                taken = export()
+            if taken:
+                return n_items
+            if monotonic() - began_s < REFUSED_WITHIN_S and not self._is_closing:
+                reason = "refused"
+            elif self._is_closing or monotonic() >= give_up_s:
+                reason = "not_taken"
+            else:
+                continue
+            self._runtime.buffer.drop(reason, n_items)
+            return 0
+
+
+def event_record(
+    runtime: Runtime,
+    name: str,
+    attributes: dict[str, Any],
+    *,
+    at_ns: int,
+    context: Context,
+    severity: SeverityNumber | None = None,
+) -> ReadableLogRecord:
+    """Return a log record as OpenTelemetry's exporters take it; the context gives trace and span."""
+    record = LogRecord(
+        timestamp=at_ns,
+        observed_timestamp=time_ns(),
+        context=context,
+        severity_number=severity,
+        severity_text=None if severity is None else severity.name,
+        attributes=attributes,
+        event_name=name,
+    )
+    return ReadableLogRecord(record, runtime.resource, SCOPE)
+
+
+def _events(described: Described, runtime: Runtime) -> list[ReadableLogRecord]:
+    """Return the events that go with a span of ours."""
+    span = described.span
+    if described.kind is not SpanKind.CLIENT:
+        return []
+    events = []
+    context = trace.set_span_in_context(trace.NonRecordingSpan(span.get_span_context()), Context())
+    operation = described.attributes[semconv.GEN_AI_OPERATION_NAME]
+    is_inference = operation in semconv.INFERENCE_OPERATIONS
+    if is_inference and described.content and runtime.settings.content_place != "span":
+        own = {k: v for k, v in described.attributes.items() if not k.startswith("llmobs.")}
+        events.append(
+            event_record(
+                runtime,
+                semconv.EVENT_GEN_AI_CLIENT_INFERENCE_OPERATION_DETAILS,
+                own | described.content,
+                at_ns=span.end_ns,
+                context=context,
+                severity=SeverityNumber.DEBUG,
+            )
+        )
+    if span.failure is not None:
+        facts = {semconv.EXCEPTION_TYPE: span.failure.type}
+        message = failure_message(span)
+        if message is not None:
+            facts[semconv.EXCEPTION_MESSAGE] = message
+        if span.failure.frames:
+            facts[semconv.EXCEPTION_STACKTRACE] = span.failure.stacktrace()
+        events.append(
+            event_record(
+                runtime,
+                semconv.EVENT_GEN_AI_CLIENT_OPERATION_EXCEPTION,
+                facts,
+                at_ns=span.end_ns,
+                context=context,
+                severity=SeverityNumber.WARN,
+            )
+        )
+    return events

@@ -1,0 +1,204 @@
+"""Spans and events of other OpenTelemetry instrumentations: led through our queue, scrubbed, sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from opentelemetry import context as context_api
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor
+from opentelemetry.trace import Status
+from opentelemetry.util.types import AnyValue
+
+from llmobs import semconv
+from llmobs.sdk import runtime as process
+from llmobs.sdk.content import Redactor
+from llmobs.sdk.context import session_of
+from llmobs.sdk.guarded import guarded
+from llmobs.sdk.runtime import Settings
+from llmobs.sdk.span import LIVE_KEY, LiveSpan, Session
+
+__all__ = ["EventItem", "ForeignEvents", "ForeignItem", "ForeignSpans", "scrubbed"]
+
+# First word of the attributes of GenAI instrumentations, of any convention.
+_GENAI: Final = (
+    "gen_ai.", "llm.", "openinference.", "traceloop.", "langfuse.", "langsmith.", "ai.", "mcp.",
+    "pydantic_ai.",
+)  # fmt: skip
+
+# Attributes that hold what people wrote or models answered, by the names of all producers.
+_CONTENT: Final = re.compile(
+    r"gen_ai\.(input|output)\.messages|gen_ai\.system_instructions|gen_ai\.tool\.definitions"
+    r"|gen_ai\.tool\.call\.(arguments|result)|gen_ai\.retrieval\.(query\.text|documents)"
+    r"|gen_ai\.memory\.(query\.text|records)|gen_ai\.(prompt|completion)(\.\d+\..*)?$"
+    r"|gen_ai\.prompt\.variable|gen_ai\.content\.|gen_ai\.evaluation\.explanation"
+    r"|gen_ai\.embeddings\.input_texts|gen_ai\.(system|user|assistant|tool)\.message"
+    r"|(input|output)\.value|llm\.(input_messages|output_messages|prompts|choices|tools)"
+    r"|llm\.(prompt_template|function_call|request\.functions)|retrieval\.documents|embedding\."
+    r"|reranker\.|tool\.parameters|tool_call\.|message\."
+    r"|traceloop\.(entity\.(input|output)|prompt\.template)|langfuse\.(observation|trace)\.(input|output)"
+    r"|ai\.prompt|ai\.(response|result)\.(text|object|reasoning|toolCalls)|ai\.toolCall\.(args|result)"
+    r"|ai\.values?$|pydantic_ai\..*messages|all_messages|final_result|model_request_parameters"
+    r"|exception\.(message|stacktrace)|logfire\.(msg|json_schema)|langsmith\.(inputs|outputs)"
+)
+_LLM_KINDS: Final = {
+    "openinference.span.kind": {"LLM"},
+    "llm.request.type": {"chat", "completion"},
+}
+
+
+class ForeignItem:
+    """A finished span of another instrumentation."""
+
+    __slots__ = ("is_sent", "size", "span")
+
+    def __init__(self, span: ReadableSpan, *, is_sent: bool) -> None:
+        self.span = span
+        self.is_sent = is_sent
+        attributes = span.attributes or {}
+        self.size = 2_000 + sum(len(v) for v in attributes.values() if type(v) is str)
+
+
+class EventItem:
+    """A log record that is to be sent."""
+
+    __slots__ = ("is_foreign", "record", "size")
+
+    def __init__(self, record: ReadableLogRecord, *, is_foreign: bool) -> None:
+        self.record = record
+        self.is_foreign = is_foreign
+        self.size = 2_000
+
+
+class ForeignSpans(SpanProcessor):
+    """Puts session and user on spans as they begin, and queues them as they end."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Add the session's attributes; note an inference span below a chat span of ours."""
+        if process.active is None:
+            return
+        with guarded("begin a foreign span"):
+            session = session_of(parent_context)
+            if session is not None:
+                span.set_attributes(session_attributes(session))
+            live = _live_of(parent_context)
+            if live is not None and _is_inference(span.attributes or {}):
+                live.mark_inference_child()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue the span, where it is wanted."""
+        active = process.active
+        if active is None:
+            return
+        with guarded("end a foreign span"):
+            wanted = active.settings.foreign
+            if wanted == "off" or (wanted == "genai" and not _is_genai(span.attributes or {})):
+                return
+            context = span.get_span_context()
+            is_sent = context is not None and context.trace_flags.sampled
+            if is_sent:
+                active.buffer.count_foreign()
+            active.buffer.put(ForeignItem(span, is_sent=is_sent))
+
+
+class ForeignEvents(LogRecordProcessor):
+    """Queues the events of GenAI instrumentations; all other log records are not our business."""
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        """Queue the record, where it is an event about GenAI."""
+        active = process.active
+        name = log_record.log_record.event_name or ""
+        if active is None or active.settings.foreign == "off" or not name.startswith("gen_ai."):
+            return
+        with guarded("queue a foreign event"):
+            record = ReadableLogRecord(
+                log_record.log_record, active.resource, log_record.instrumentation_scope
+            )
+            active.buffer.put(EventItem(record, is_foreign=True))
+
+    def shutdown(self) -> None:
+        """Do nothing: the queue has its own end."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Do nothing: `llmobs.flush` is for that."""
+        return True
+
+
+def session_attributes(session: Session) -> dict[str, AnyValue]:
+    """Return what a session puts on every span within."""
+    named = {
+        semconv.GEN_AI_CONVERSATION_ID: session.session_id,
+        semconv.SESSION_ID: session.session_id,
+        semconv.USER_ID: session.user_id,
+        semconv.LLMOBS_FEATURE: session.feature,
+    }
+    return {k: v for k, v in named.items() if v is not None} | dict(session.attributes)
+
+
+def _live_of(context: Context | None) -> LiveSpan | None:
+    live = context_api.get_value(LIVE_KEY, context)
+    return live if isinstance(live, LiveSpan) else None
+
+
+def _is_inference(attributes: Mapping[str, Any]) -> bool:
+    if attributes.get(semconv.GEN_AI_OPERATION_NAME) in semconv.INFERENCE_OPERATIONS:
+        return True
+    return any(attributes.get(name) in values for name, values in _LLM_KINDS.items())
+
+
+def _is_genai(attributes: Mapping[str, Any]) -> bool:
+    """Return whether a span is about GenAI: not by what a session of ours has put on it."""
+    return any(
+        name.startswith(_GENAI) and name != semconv.GEN_AI_CONVERSATION_ID for name in attributes
+    )
+
+
+def scrubbed(span: ReadableSpan, settings: Settings, resource: Resource) -> ReadableSpan:
+    """Return a foreign span with no more content than the application lets out.
+
+    Args:
+        span: As the other instrumentation has made it.
+        settings: What may leave.
+        resource: Ours; a span of a provider with another resource keeps what that one adds.
+    """
+    if settings.content == "full":
+        attributes, events, status = span.attributes, span.events, span.status
+    else:
+        redactor = Redactor(settings.max_characters, settings.redact)
+        mask = settings.content == "redacted"
+        attributes = scrub(span.attributes or {}, redactor, mask=mask)
+        events = [
+            Event(event.name, scrub(event.attributes or {}, redactor, mask=mask), event.timestamp)
+            for event in span.events
+        ]
+        text = span.status.description
+        said = redactor.mask(text) if text and mask else None
+        status = Status(span.status.status_code, said)
+    return ReadableSpan(
+        name=span.name,
+        context=span.get_span_context(),
+        parent=span.parent,
+        resource=span.resource.merge(resource),
+        attributes=attributes,
+        events=events,
+        links=span.links,
+        kind=span.kind,
+        status=status,
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def scrub(attributes: Mapping[str, Any], redactor: Redactor, *, mask: bool) -> dict[str, Any]:
+    """Return attributes with their content masked, or without it."""
+    if not mask:
+        return {name: value for name, value in attributes.items() if not _CONTENT.match(name)}
+    return {
+        name: redactor.apply(value, masked=True) if _CONTENT.match(name) else value
+        for name, value in attributes.items()
+    }

@@ -1,0 +1,457 @@
+"""The span that lives in the calling thread: ids, clocks, references; all else is done later."""
+
+from __future__ import annotations
+
+import traceback
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter_ns, time_ns
+from typing import Any, Final, Literal, TypeAlias
+
+from opentelemetry import context as context_api
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.util.types import AnyValue
+
+from llmobs import semconv
+from llmobs.sdk.content import ContentMode, freeze
+from llmobs.sdk.guarded import guarded
+from llmobs.sdk.runtime import Runtime, Settings
+
+__all__ = ["Call", "Failure", "Kind", "LiveSpan", "Session", "Spec", "open_span"]
+
+Kind: TypeAlias = Literal["workflow", "agent", "tool", "chat", "embeddings", "retrieval"]
+
+OPERATIONS: Final[Mapping[str, str]] = {
+    "workflow": semconv.OPERATION_INVOKE_WORKFLOW,
+    "agent": semconv.OPERATION_INVOKE_AGENT,
+    "tool": semconv.OPERATION_EXECUTE_TOOL,
+    "chat": semconv.OPERATION_CHAT,
+    "embeddings": semconv.OPERATION_EMBEDDINGS,
+    "retrieval": semconv.OPERATION_RETRIEVAL,
+}
+
+# The key under which OpenTelemetry keeps the current span, learned through its public door.
+SPAN_KEY: Final = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
+LIVE_KEY: Final = context_api.create_key("llmobs-span")
+SESSION_KEY: Final = context_api.create_key("llmobs-session")
+
+_SAMPLED: Final = TraceFlags.SAMPLED
+_RANDOM: Final = 0x02  # W3C Trace Context level 2: the trace id is random
+_SPAN_BYTES: Final = 1_000  # what a span weighs in memory beside its content, about
+# As in OpenTelemetry's SpanLimits.
+_MAX_ATTRIBUTES: Final = 128
+_MAX_FRAMES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Who is served: put on every span within.
+
+    Attributes:
+        attributes: Further attributes, by their names on the span.
+    """
+
+    session_id: str | None = None
+    user_id: str | None = None
+    feature: str | None = None
+    attributes: Mapping[str, AnyValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What never changes between the calls of one decorated function.
+
+    Attributes:
+        name: Of the workflow, agent or tool; the data source of a retrieval.
+        model: The model asked for, where no argument of the call says it.
+        content: Overrides how much content this function's spans carry.
+    """
+
+    kind: Kind
+    name: str
+    model: str | None = None
+    provider: str | None = None
+    feature: str | None = None
+    content: ContentMode | None = None
+    prompt_name: str | None = None
+    prompt_version: str | None = None
+    description: str | None = None
+    attributes: Mapping[str, AnyValue] = field(default_factory=dict)
+
+    @property
+    def is_client(self) -> bool:
+        """Whether the call goes to a model or a store rather than within the process."""
+        return self.kind in {"chat", "embeddings", "retrieval"}
+
+
+@dataclass(slots=True)
+class Call:
+    """Snapshot of a call's arguments.
+
+    Attributes:
+        input: The prompt, the messages or the query.
+        request: Model, temperature and what else of the request has a name in the conventions.
+        arguments: All arguments by name, where the kind of span shows them all.
+    """
+
+    input: Any = None
+    request: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is kept of an exception: no frame, so no object of the application stays alive.
+
+    Attributes:
+        frames: (file, line, function), outermost first.
+    """
+
+    type: str
+    message: str
+    frames: Sequence[tuple[str, int, str]]
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Take from an exception what can be told of it later."""
+        kind = type(error)
+        name = kind.__qualname__
+        if kind.__module__ not in {"builtins", "__main__"}:
+            name = f"{kind.__module__}.{name}"
+        message = ""
+        with guarded("read an exception"):  # __str__ of someone else's class
+            message = str(error)
+        frames: list[tuple[str, int, str]] = []
+        step: types.TracebackType | None = error.__traceback__
+        while step is not None and len(frames) < _MAX_FRAMES:
+            if not step.tb_frame.f_globals.get("__name__", "").startswith("llmobs.sdk."):
+                code = step.tb_frame.f_code
+                frames.append((code.co_filename, step.tb_lineno, code.co_name))
+            step = step.tb_next
+        return cls(name, message, frames)
+
+    def stacktrace(self) -> str:
+        """Return the frames as Python prints them, without source lines."""
+        summary = traceback.StackSummary.from_list([(*frame, "") for frame in self.frames])
+        return "Traceback (most recent call last):\n" + "".join(summary.format()).rstrip()
+
+
+class LiveSpan(trace.Span):
+    """A span of ours while it runs, and its snapshot once it has ended.
+
+    It is a whole OpenTelemetry span to everyone else: it can be the current span, children of
+    other instrumentations hang below it, and their attributes and events are sent with it.
+    """
+
+    # Defaults stand here, so that a call only sets what it knows: OpenTelemetry's base class has no
+    # slots, and an object's own dict is not made before it is needed.
+    _context: SpanContext | None = None
+    agent: LiveSpan | None = None
+    attributes: dict[str, AnyValue] | None = None
+    chunks: list[Any] | None = None
+    chunk_ns: list[int] | None = None
+    end_ns = 0
+    events: list[tuple[str, int, Mapping[str, AnyValue]]] | None = None
+    failure: Failure | None = None
+    has_inference_child = False
+    links: list[tuple[SpanContext, Mapping[str, AnyValue]]] | None = None
+    n_inference_calls = 0
+    n_tool_calls = 0
+    other_name: str | None = None
+    output: Any = None
+    parent_id = 0  # 0: a root
+    parent_is_remote = False
+    provider: str | None = None
+    sequence = -1
+    session: Session | None = None
+    trace_state: TraceState | None = None
+    updates: dict[str, Any] | None = None
+    trace_id: int
+    span_id: int
+    flags: int
+
+    def __init__(self, runtime: Runtime, spec: Spec, call: Call | None, size: int) -> None:
+        self._runtime = runtime
+        self._epoch = runtime.epoch
+        self.spec = spec
+        self.call = call
+        self.size = size + _SPAN_BYTES
+        # The wall clock may be set while the call runs: it says when, the other says how long.
+        self.start_ns = time_ns()
+        self._clock_ns = perf_counter_ns()
+
+    # --- ours ---
+
+    @property
+    def settings(self) -> Settings:
+        """What the process was initialized with when the span began."""
+        return self._runtime.settings
+
+    @property
+    def content(self) -> ContentMode:
+        """How much content this span may carry."""
+        return self.spec.content or self._runtime.settings.content
+
+    @property
+    def nearest_agent(self) -> LiveSpan | None:
+        """The agent that calls made below this span belong to."""
+        return self if self.spec.kind == "agent" else self.agent
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the span is sent, and not only counted in metrics."""
+        return bool(self.flags & _SAMPLED)
+
+    @property
+    def duration_ns(self) -> int:
+        """How long the call took, in ns."""
+        return self.end_ns - self.start_ns
+
+    def now_ns(self) -> int:
+        """Return the time since 1970 in ns, by a clock that nobody sets while the span runs."""
+        return self.start_ns + perf_counter_ns() - self._clock_ns
+
+    def set(
+        self,
+        *,
+        input: Any = None,  # noqa: A002 - the word that people look for
+        output: Any = None,
+        usage: Any = None,
+        model: str | None = None,
+        provider: str | None = None,
+        response_id: str | None = None,
+        finish_reason: str | Sequence[str] | None = None,
+        documents: Sequence[Any] | None = None,
+        system: Any = None,
+        attributes: Mapping[str, AnyValue] | None = None,
+    ) -> None:
+        """Say what the arguments and the return value don't show. Later words win; never raises.
+
+        Args:
+            input: Prompt, messages or query.
+            output: Answer, messages or result.
+            usage: `llmobs.Usage`, or what the provider reports: an object or a dict.
+            model: The model that answered.
+            provider: As in ``gen_ai.provider.name``.
+            response_id: The provider's id of the answer; feedback can refer to it.
+            finish_reason: One, or one per choice.
+            documents: What a retrieval found: dicts with ``id``, ``score``, ``content`` …
+            system: System instructions.
+            attributes: Any attributes by name.
+        """
+        if self.end_ns:
+            return
+        with guarded("set facts of a span"):
+            updates = {} if self.updates is None else self.updates
+            # A plain name per fact; what is None was not said.
+            said = {
+                "input": input,
+                "output": output,
+                "usage": usage,
+                "model": model,
+                "provider": provider,
+                "response_id": response_id,
+                "finish_reason": finish_reason,
+                "documents": documents,
+                "system": system,
+            }
+            for name, value in said.items():
+                if value is not None:
+                    updates[name], size = freeze(value)
+                    self.size += size
+            self.updates = updates
+        if attributes:
+            self.set_attributes(attributes)
+
+    def fail(self, error: BaseException) -> None:
+        """Note the exception that ends the call."""
+        self.failure = Failure.of(error)
+
+    def mark_inference_child(self) -> None:
+        """Note that an instrumented client below has made the inference span of this call."""
+        if self.spec.kind == "chat" and not self.has_inference_child:
+            self.has_inference_child = True  # the agent above has counted this call already
+        elif (agent := self.nearest_agent) is not None:
+            agent.n_inference_calls += 1
+
+    def finish(self) -> None:
+        """End the span and queue it. Ends once; what a fork copied ends in the parent."""
+        if self.end_ns:
+            return
+        self.end_ns = self.now_ns()
+        runtime = self._runtime
+        if runtime.epoch != self._epoch:
+            return
+        if self.flags & _SAMPLED:
+            self.sequence = runtime.buffer.next_number()
+        runtime.buffer.put(self)
+
+    # --- OpenTelemetry's interface, for other instrumentations and for propagation ---
+
+    def get_span_context(self) -> SpanContext:
+        """Return ids, flags and trace state."""
+        if self._context is None:
+            flags = TraceFlags(self.flags)
+            self._context = SpanContext(self.trace_id, self.span_id, False, flags, self.trace_state)
+        return self._context
+
+    def is_recording(self) -> bool:
+        """Return whether attributes that are set now will be sent."""
+        return not self.end_ns and self.is_sampled
+
+    def end(self, end_time: int | None = None) -> None:
+        """End the span."""
+        self.finish()
+
+    def set_attribute(self, key: str, value: AnyValue) -> None:
+        """Set one attribute."""
+        self.set_attributes({key: value})
+
+    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
+        """Set attributes; beyond 128 of them further ones are left out."""
+        if self.end_ns:
+            return
+        with guarded("set attributes"):
+            own = {} if self.attributes is None else self.attributes
+            for key, value in attributes.items():
+                if value is not None and (len(own) < _MAX_ATTRIBUTES or key in own):
+                    own[key], size = freeze(value)
+                    self.size += size
+            self.attributes = own
+
+    def add_event(
+        self,
+        name: str,
+        attributes: Mapping[str, AnyValue] | None = None,
+        timestamp: int | None = None,
+    ) -> None:
+        """Add an event."""
+        with guarded("add an event"):
+            events = [] if self.events is None else self.events
+            if not self.end_ns and len(events) < _MAX_ATTRIBUTES:
+                kept, size = freeze(dict(attributes or {}))
+                self.size += size
+                events.append((name, timestamp or time_ns(), kept))
+            self.events = events
+
+    def add_link(
+        self, context: SpanContext, attributes: Mapping[str, AnyValue] | None = None
+    ) -> None:
+        """Link another span."""
+        with guarded("add a link"):
+            links = [] if self.links is None else self.links
+            if not self.end_ns and len(links) < _MAX_ATTRIBUTES:
+                links.append((context, freeze(dict(attributes or {}))[0]))
+            self.links = links
+
+    def update_name(self, name: str) -> None:
+        """Name the span otherwise than the conventions do."""
+        self.other_name = name
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        """Note a failure; that all went well is what an unset status means."""
+        code = status.status_code if isinstance(status, Status) else status
+        if code is StatusCode.ERROR and self.failure is None:
+            text = status.description if isinstance(status, Status) else description
+            self.failure = Failure(semconv.ERROR_TYPE_OTHER, text or "", ())
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Mapping[str, AnyValue] | None = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        """Add an exception that the application has handled as an event."""
+        kind = type(exception)
+        facts: dict[str, AnyValue] = {semconv.EXCEPTION_TYPE: kind.__qualname__}
+        if self.content in {"full", "redacted"}:
+            with guarded("read an exception"):
+                facts[semconv.EXCEPTION_MESSAGE] = str(exception)
+        self.add_event("exception", {**facts, **(attributes or {})}, timestamp)
+
+
+def open_span(
+    runtime: Runtime, spec: Spec, call: Call | None = None, size: int = 0
+) -> tuple[LiveSpan, Context]:
+    """Begin a span below the current one.
+
+    Args:
+        runtime: What the process records with.
+        spec: What the function's spans have in common.
+        call: Snapshot of the arguments, None where nothing of them is wanted.
+        size: Bytes that the snapshot holds, about.
+
+    Returns:
+        The span, and the context in which it is the current one; the caller attaches it.
+    """
+    span = LiveSpan(runtime, spec, call, size)
+    context = context_api.get_current()
+    span.span_id = runtime.random_bits(64) or 1
+    _place(runtime, span, context)
+    enclosing = context.get(LIVE_KEY)
+    if isinstance(enclosing, LiveSpan):
+        span.agent = enclosing.nearest_agent
+        if spec.kind == "chat":
+            enclosing.mark_inference_child()
+        elif spec.kind == "tool" and span.agent is not None:
+            span.agent.n_tool_calls += 1
+    session = context.get(SESSION_KEY)
+    if isinstance(session, Session):
+        span.session = session
+    values: dict[str, object] = {**context, SPAN_KEY: span, LIVE_KEY: span}
+    if spec.feature is not None:
+        # What runs below belongs to the same feature, instrumented clients included.
+        span.session = _with_feature(span.session, spec.feature)
+        values[SESSION_KEY] = span.session
+    return span, Context(values)
+
+
+def _with_feature(session: Session | None, feature: str) -> Session:
+    if session is None:
+        return Session(feature=feature)
+    return Session(session.session_id, session.user_id, feature, session.attributes)
+
+
+def _place(runtime: Runtime, span: LiveSpan, context: Context) -> None:
+    """Give the span its trace, its parent and a sampling decision."""
+    parent = context.get(SPAN_KEY)
+    if type(parent) is LiveSpan:
+        span.trace_id, span.parent_id = parent.trace_id, parent.span_id
+        span.flags, span.trace_state = parent.flags, parent.trace_state
+    else:
+        of_parent = parent.get_span_context() if isinstance(parent, trace.Span) else None
+        if of_parent is not None and of_parent.is_valid:
+            span.trace_id, span.parent_id = of_parent.trace_id, of_parent.span_id
+            span.parent_is_remote = of_parent.is_remote
+            span.flags, span.trace_state = int(of_parent.trace_flags), of_parent.trace_state
+        else:
+            span.trace_id = runtime.random_bits(128) or 1
+            span.flags = _SAMPLED | _RANDOM
+    if not (runtime.keeps_all and span.flags & _SAMPLED):
+        _ask_sampler(runtime, span, context)
+
+
+def _ask_sampler(runtime: Runtime, span: LiveSpan, context: Context) -> None:
+    spec = span.spec
+    attributes: dict[str, AnyValue] = {semconv.GEN_AI_OPERATION_NAME: OPERATIONS[spec.kind]}
+    if spec.provider:
+        attributes[semconv.GEN_AI_PROVIDER_NAME] = spec.provider
+    if spec.model:
+        attributes[semconv.GEN_AI_REQUEST_MODEL] = spec.model
+    with guarded("ask the sampler"):  # may be the application's own
+        kind = SpanKind.CLIENT if spec.is_client else SpanKind.INTERNAL
+        name = f"{OPERATIONS[spec.kind]} {spec.name}"
+        result = runtime.sampler.should_sample(
+            context, span.trace_id, name, kind, attributes, (), span.trace_state
+        )
+        sampled = _SAMPLED if result.decision.is_sampled() else 0
+        span.flags = (span.flags & ~_SAMPLED) | sampled
+        if result.trace_state is not None:
+            span.trace_state = result.trace_state
+        if result.attributes:
+            more = {k: v for k, v in result.attributes.items() if k not in attributes}
+            span.attributes = more or None

@@ -1,0 +1,394 @@
+"""Read tokens, model, reason and text out of what providers answer. Pure functions over plain data.
+
+`content.freeze` has turned every object into dicts, lists and scalars before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from llmobs.sdk.content import Message, text_message, to_messages, tool_arguments
+
+__all__ = ["Answer", "Usage", "provider_of_module", "read_answer", "read_stream", "read_usage"]
+
+Data = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call, as the conventions count them; None is not known.
+
+    Attributes:
+        input_tokens: All of the input, cached tokens included.
+        output_tokens: All of the output, reasoning included.
+        cache_read_tokens: The part of the input that came from a cache.
+        cache_write_tokens: The part of the input that was written to a cache.
+        reasoning_tokens: The part of the output that was reasoning.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one response says."""
+
+    messages: list[Message] = field(default_factory=list)
+    usage: Usage | None = None
+    model: str | None = None
+    response_id: str | None = None
+    finish_reasons: list[str] = field(default_factory=list)
+    n_dimensions: int | None = None
+
+
+# First package of a response's class -> gen_ai.provider.name; clients of one provider alone.
+_PROVIDERS: Final = {
+    "anthropic": "anthropic",
+    "cohere": "cohere",
+    "groq": "groq",
+    "mistralai": "mistral_ai",
+    "openai": "openai",
+}
+
+
+def provider_of_module(module: str) -> str | None:
+    """Return the provider whose client library a response's class comes from, None if unclear."""
+    return _PROVIDERS.get(module.partition(".")[0])
+
+
+def _count(data: Data, *names: str) -> int | None:
+    for name in names:
+        value = data.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+            return int(value)
+    return None
+
+
+def _map(data: Data, *names: str) -> Data:
+    for name in names:
+        value = data.get(name)
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def _text(data: Data, *names: str) -> str | None:
+    for name in names:
+        value = data.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _list(data: Data, name: str) -> Sequence[Any]:
+    value = data.get(name)
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def read_usage(data: Data) -> Usage | None:
+    """Return the tokens that a provider reports, in the conventions' counting.
+
+    Anthropic and Bedrock report cached input apart from the input, so it is added; Gemini
+    reports thoughts apart from the candidates, so they are added. OpenAI's counts include both.
+
+    Args:
+        data: A ``usage`` object, or a whole response that has the counts at its top.
+
+    Returns:
+        None where the data hold no count that is known.
+    """
+    if "tokens" in data and isinstance(data["tokens"], dict):  # Cohere
+        data = data["tokens"]
+    usage = _usage_of_separate_cache(data) or _usage_of_gemini(data) or _usage_inclusive(data)
+    return usage if usage != Usage() else None
+
+
+def _usage_of_separate_cache(data: Data) -> Usage | None:
+    read = _count(data, "cache_read_input_tokens", "cacheReadInputTokens")
+    write = _count(data, "cache_creation_input_tokens", "cacheWriteInputTokens")
+    if read is None and write is None:
+        return None
+    plain = _count(data, "input_tokens", "inputTokens")
+    total = None if plain is None else plain + (read or 0) + (write or 0)
+    return Usage(total, _count(data, "output_tokens", "outputTokens"), read, write)
+
+
+def _usage_of_gemini(data: Data) -> Usage | None:
+    prompt = _count(data, "prompt_token_count", "promptTokenCount")
+    candidates = _count(data, "candidates_token_count", "candidatesTokenCount")
+    if prompt is None and candidates is None:
+        return None
+    thoughts = _count(data, "thoughts_token_count", "thoughtsTokenCount")
+    tool_use = _count(data, "tool_use_prompt_token_count", "toolUsePromptTokenCount")
+    return Usage(
+        input_tokens=None if prompt is None else prompt + (tool_use or 0),
+        output_tokens=None if candidates is None else candidates + (thoughts or 0),
+        cache_read_tokens=_count(data, "cached_content_token_count", "cachedContentTokenCount"),
+        reasoning_tokens=thoughts,
+    )
+
+
+def _usage_inclusive(data: Data) -> Usage:
+    of_input = _map(data, "prompt_tokens_details", "input_tokens_details")
+    of_output = _map(data, "completion_tokens_details", "output_tokens_details")
+    read = _count(data, "cache_read_tokens")
+    reasoning = _count(data, "reasoning_tokens")
+    return Usage(
+        _count(data, "input_tokens", "prompt_tokens", "inputTokens", "prompt_eval_count"),
+        _count(data, "output_tokens", "completion_tokens", "outputTokens", "eval_count"),
+        _count(of_input, "cached_tokens") if read is None else read,
+        _count(data, "cache_write_tokens"),
+        _count(of_output, "reasoning_tokens") if reasoning is None else reasoning,
+    )
+
+
+def read_answer(data: Any) -> Answer:
+    """Return what a response says: OpenAI, Anthropic, Gemini, Bedrock, Ollama, a dict or a text."""
+    if isinstance(data, str):
+        return Answer(messages=[text_message("assistant", data)] if data else [])
+    if not isinstance(data, dict):
+        return Answer(messages=to_messages(data, role="assistant"))
+    answer = Answer(
+        usage=_usage_in(data),
+        model=_text(data, "model", "model_version", "modelVersion"),
+        response_id=_text(data, "id", "response_id", "responseId"),
+    )
+    output = data.get("output")
+    if _list(data, "choices"):
+        _read_choices(data, answer)
+    elif isinstance(output, (list, tuple)):
+        _read_responses_api(data, answer)
+    elif isinstance(output, dict) and isinstance(output.get("message"), dict):
+        _read_whole(output["message"], data, answer)
+    elif _list(data, "candidates"):
+        _read_candidates(data, answer)
+    elif isinstance(data.get("message"), dict):
+        _read_whole(data["message"], data, answer)
+    elif _is_embeddings(data):
+        answer.n_dimensions = _dimensions(data)
+    else:
+        _read_whole(data, data, answer)
+    return answer
+
+
+def _usage_in(data: Data) -> Usage | None:
+    inner = _map(data, "usage", "usage_metadata", "usageMetadata")
+    if inner:
+        return read_usage(inner)
+    return read_usage(_map(data, "meta") or data)
+
+
+def _read_choices(data: Data, answer: Answer) -> None:
+    for choice in _list(data, "choices"):
+        if not isinstance(choice, dict):
+            continue
+        message = choice.get("message")
+        if isinstance(message, dict):
+            answer.messages += to_messages([message], role="assistant")
+        elif text := _text(choice, "text"):
+            answer.messages.append(text_message("assistant", text))
+        if reason := _text(choice, "finish_reason"):
+            answer.finish_reasons.append(reason)
+
+
+def _read_responses_api(data: Data, answer: Answer) -> None:
+    items = [item for item in _list(data, "output") if isinstance(item, dict)]
+    parts = [part for message in to_messages(items, role="assistant") for part in message["parts"]]
+    if parts:
+        answer.messages = [{"role": "assistant", "parts": parts}]
+    status = _text(data, "status")
+    if status == "incomplete":
+        status = _text(_map(data, "incomplete_details"), "reason") or status
+    if status:
+        calls = any(part["type"] == "tool_call" for part in parts)
+        done = "tool_call" if calls else "stop"
+        answer.finish_reasons = [done if status == "completed" else status]
+
+
+def _read_candidates(data: Data, answer: Answer) -> None:
+    for candidate in _list(data, "candidates"):
+        if isinstance(candidate, dict):
+            answer.messages += to_messages(candidate.get("content"), role="assistant")
+            if reason := _text(candidate, "finish_reason", "finishReason"):
+                answer.finish_reasons.append(reason)
+
+
+def _read_whole(message: Data, data: Data, answer: Answer) -> None:
+    """Read an answer of one message: Anthropic, Bedrock, Ollama, or a dict of one's own."""
+    reason = _text(data, "stop_reason", "stopReason", "finish_reason", "done_reason")
+    answer.finish_reasons = [reason] if reason else []
+    if "content" in message or "parts" in message:
+        answer.messages = to_messages({"role": "assistant", **message}, role="assistant")
+    elif text := _text(message, "text", "answer", "output", "response", "completion", "result"):
+        answer.messages = [text_message("assistant", text)]
+    elif answer.usage is None:
+        answer.messages = to_messages(message, role="assistant")
+
+
+def _is_embeddings(data: Data) -> bool:
+    first = next(iter(_list(data, "data")), None)
+    return (
+        "embedding" in data
+        or "embeddings" in data
+        or (isinstance(first, dict) and "embedding" in first)
+    )
+
+
+def _dimensions(data: Data) -> int | None:
+    first = next(iter(_list(data, "data") or _list(data, "embeddings")), None)
+    vector = first.get("embedding") if isinstance(first, dict) else first
+    vector = data.get("embedding") if vector is None else vector
+    if isinstance(vector, dict):  # as `freeze` leaves it
+        return _count(vector, "n_dimensions")
+    return len(vector) if isinstance(vector, (list, tuple)) else None
+
+
+class _Stream:
+    """What the chunks of a stream have said so far."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, list[str]] = {}
+        self.reasoning: list[str] = []
+        self.calls: dict[Any, dict[str, Any]] = {}
+        self.usage: dict[str, Any] = {}
+        self.finish_reasons: dict[int, str] = {}
+        self.answer = Answer()
+        self.others: list[Any] = []
+
+    def add(self, chunk: Any) -> None:
+        if isinstance(chunk, str):
+            self._text(0, chunk)
+        elif not isinstance(chunk, dict):
+            self.others.append(chunk)
+        elif isinstance(kind := chunk.get("type"), str) and kind.startswith("response."):
+            self._add_response_event(kind, chunk)
+        elif isinstance(kind, str) and kind.startswith(("message_", "content_block_")):
+            self._add_anthropic_event(kind, chunk)
+        else:
+            self._add_chunk(chunk)
+
+    def _text(self, choice: int, text: Any) -> None:
+        if isinstance(text, str) and text:
+            self.texts.setdefault(choice, []).append(text)
+
+    def _meta(self, data: Data) -> None:
+        self.usage.update(
+            {k: v for k, v in _map(data, "usage", "usage_metadata").items() if v is not None}
+        )
+        self.answer.model = _text(data, "model", "model_version") or self.answer.model
+        self.answer.response_id = _text(data, "id", "response_id") or self.answer.response_id
+
+    def _add_chunk(self, chunk: Data) -> None:
+        self._meta(chunk)
+        choices = _list(chunk, "choices")
+        for choice in choices:
+            if isinstance(choice, dict):
+                self._add_delta(_count(choice, "index") or 0, choice)
+        if choices:
+            return
+        if _list(chunk, "candidates"):
+            part = read_answer(chunk)
+            for number, message in enumerate(part.messages):
+                for piece in message["parts"]:
+                    self._text(number, piece.get("content"))
+            self.finish_reasons.update(enumerate(part.finish_reasons))
+        else:
+            message = _map(chunk, "message") or chunk
+            self._text(0, _text(message, "delta", "text", "content", "response"))
+            if reason := _text(chunk, "finish_reason", "done_reason"):
+                self.finish_reasons[0] = reason
+
+    def _add_delta(self, index: int, choice: Data) -> None:
+        delta = _map(choice, "delta")
+        self._text(index, delta.get("content") or choice.get("text"))
+        if thought := _text(delta, "reasoning_content", "reasoning"):
+            self.reasoning.append(thought)
+        for call in _list(delta, "tool_calls"):
+            if isinstance(call, dict):
+                function = _map(call, "function")
+                self._call(call.get("index", 0), call, function, _text(function, "arguments"))
+        if reason := _text(choice, "finish_reason"):
+            self.finish_reasons[index] = reason
+
+    def _call(self, key: Any, call: Data, names: Data, arguments: str | None) -> None:
+        made = self.calls.setdefault(key, {"arguments": []})
+        made["id"] = _text(call, "id") or made.get("id")
+        made["name"] = _text(names, "name") or made.get("name")
+        made["arguments"] += [arguments] if arguments else []
+
+    def _add_response_event(self, kind: str, event: Data) -> None:
+        if kind == "response.output_text.delta":
+            self._text(0, event.get("delta"))
+        elif isinstance(response := event.get("response"), dict):
+            whole = read_answer(response)
+            self.answer = replace(whole, messages=whole.messages or self.answer.messages)
+
+    def _add_anthropic_event(self, kind: str, event: Data) -> None:
+        index = event.get("index", 0)
+        delta = _map(event, "delta")
+        if kind == "message_start":
+            self._meta(_map(event, "message"))
+        elif kind == "content_block_start":
+            block = _map(event, "content_block")
+            if block.get("type") == "tool_use":
+                self._call(index, block, block, None)
+        elif kind == "content_block_delta":
+            self._text(0, delta.get("text"))
+            if thought := _text(delta, "thinking"):
+                self.reasoning.append(thought)
+            if piece := _text(delta, "partial_json"):
+                self._call(index, {}, {}, piece)
+        elif kind == "message_delta":
+            self._meta({"usage": event.get("usage")})
+            if reason := _text(delta, "stop_reason"):
+                self.finish_reasons[0] = reason
+
+    def result(self) -> Answer:
+        answer = self.answer
+        answer.usage = read_usage(self.usage) or answer.usage
+        answer.finish_reasons = [
+            reason for _, reason in sorted(self.finish_reasons.items())
+        ] or answer.finish_reasons
+        if not answer.messages:
+            answer.messages = self._messages()
+        return answer
+
+    def _messages(self) -> list[Message]:
+        messages: list[Message] = [
+            text_message("assistant", "".join(parts)) for _, parts in sorted(self.texts.items())
+        ]
+        extra: list[dict[str, Any]] = []
+        if self.reasoning:
+            extra.append({"type": "reasoning", "content": "".join(self.reasoning)})
+        for call in self.calls.values():
+            part = {"type": "tool_call", "name": call["name"] or "", "id": call["id"]}
+            part["arguments"] = tool_arguments("".join(call["arguments"]))
+            extra.append(part)
+        if extra and messages:
+            messages[0]["parts"] += extra
+        elif extra:
+            messages = [{"role": "assistant", "parts": extra}]
+        elif not messages and self.others:
+            text = json.dumps(self.others, ensure_ascii=False, default=str)
+            messages = [text_message("assistant", text)]
+        return messages
+
+
+def read_stream(chunks: Sequence[Any]) -> Answer:
+    """Return what a stream's chunks say together: text joined, usage from the last that has it.
+
+    Args:
+        chunks: Plain data in order: texts, OpenAI chat chunks or Responses events, Anthropic
+            events, Gemini responses, or dicts with ``text``, ``content`` or ``delta``.
+    """
+    stream = _Stream()
+    for chunk in chunks:
+        stream.add(chunk)
+    return stream.result()
