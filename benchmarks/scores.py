@@ -56,7 +56,9 @@ def main() -> None:
     arguments = parser.parse_args()
     corpora = Corpora(arguments.data, held_out=True)
     for row in (*speed(corpora), *quality(corpora)):
-        print(json.dumps(row) if arguments.json else "  ".join(f"{k}={_plain(row[k])}" for k in row))
+        print(
+            json.dumps(row) if arguments.json else "  ".join(f"{k}={_plain(row[k])}" for k in row)
+        )
 
 
 def speed(corpora: Corpora) -> list[dict[str, Any]]:
@@ -66,7 +68,10 @@ def speed(corpora: Corpora) -> list[dict[str, Any]]:
     long = [row["text"] for row in corpora.rows("injection_inthewild_jailbreaks")]
     answers = [row["text"] for row in corpora.rows("refusal_xstest")]
     inputs = list(dict.fromkeys([*(q for q, _ in pairs), *prompts, *long]))[:4096]
-    outputs = [([a for _, a in pairs] + answers)[i % (len(pairs) + len(answers))] for i in range(len(inputs))]
+    outputs = [
+        ([a for _, a in pairs] + answers)[i % (len(pairs) + len(answers))]
+        for i in range(len(inputs))
+    ]
     outputs = [f"{answer} {i}" for i, answer in enumerate(outputs)]  # distinct
     texts = [*inputs, *outputs]
     encoder = measures.TextEncoder.load()

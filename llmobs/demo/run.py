@@ -12,13 +12,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 import llmobs
 from llmobs.demo.app import ProviderError, answer
@@ -43,6 +42,7 @@ class Detection:
     started_s: float
     alert: dict[str, Any] | None
     delay_s: float | None
+    summary: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -53,7 +53,7 @@ class Detection:
             "detected": self.alert is not None,
             "delay_s": None if self.delay_s is None else round(self.delay_s, 1),
             "monitor": self.alert["monitor"] if self.alert else None,
-            "title": self.alert["title"] if self.alert else None,
+            "summary": self.summary or None,
         }
 
 
@@ -162,7 +162,7 @@ def _settings(folder: Path, web_port: int, plan: Plan) -> Settings:
 
 def _play_only(plan: Plan, endpoint: str, console: Console) -> Report:
     _play(plan, endpoint, console, None)
-    return Report([], [], [], None, len(plan.calls), endpoint, llmobs.status())
+    return Report([], [], [], None, len(plan.calls), endpoint, asdict(llmobs.status()))
 
 
 @contextmanager
@@ -253,6 +253,10 @@ class _Watcher:
         self._stopping.set()
         self._thread.join()
 
+    def summary(self, alert: dict[str, Any]) -> str:
+        """Return what the alert's first finding says, in a sentence."""
+        return str(self._api.get(f"findings/{alert['finding_id']}")["summary"])
+
     def _run(self) -> None:
         while not self._stopping.wait(POLL_S):
             try:
@@ -280,9 +284,9 @@ def _report(plan: Plan, watcher: _Watcher, started: float, begun: float, page_ur
         explained |= {alert["id"] for _, alert in here}
         hits = [(at, alert) for at, alert in here if alert["monitor"] in incident.monitors]
         at, alert = hits[0] if hits else (None, None)
-        detections.append(
-            Detection(incident, start - begun, alert, None if at is None else at - start)
-        )
+        delay_s = None if at is None else at - start
+        summary = watcher.summary(alert) if alert else ""
+        detections.append(Detection(incident, start - begun, alert, delay_s, summary))
     first_incident = begun + min(incident.start for incident in INCIDENTS) * plan.length_s
     return Report(
         detections,
@@ -293,31 +297,30 @@ def _report(plan: Plan, watcher: _Watcher, started: float, begun: float, page_ur
         first_alert_s=seen[0][0] - started if seen else None,
         n_calls=len(plan.calls),
         page_url=page_url,
-        sdk=llmobs.status(),
+        sdk=asdict(llmobs.status()),
     )
 
 
 def _print_report(report: Report) -> None:
     console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("incident", "feature", "started", "detected after", "by", "alert"):
-        table.add_column(heading, overflow="fold")
     for detection in report.detections:
-        found = detection.alert
-        table.add_row(
-            detection.incident.name,
-            detection.incident.feature,
-            f"{detection.started_s:.0f} s",
-            f"{detection.delay_s:.1f} s" if detection.delay_s is not None else "[red]missed[/red]",
-            found["monitor"] if found else "",
-            found["title"] if found else "",
+        what = f"{detection.incident.name} at {detection.incident.feature}"
+        head = f"{what:34} began at {detection.started_s:4.0f} s   "
+        if detection.alert is None:
+            console.print(f"{head}[red]missed[/red]")
+            continue
+        console.print(
+            f"{head}[green]detected after {detection.delay_s:.1f} s[/green]"
+            f" by {detection.alert['monitor']}"
         )
-    console.print(table)
+        console.print(f"    {detection.summary}", style="dim", markup=False)
     n_found = sum(d.alert is not None for d in report.detections)
     console.print(
-        f"\n{n_found} of {len(report.detections)} incidents detected · "
-        f"{len(report.early)} alerts before any incident · "
-        f"{len(report.unexplained)} alerts without an incident of their own"
+        f"\n{n_found} of {len(report.detections)} incidents detected, "
+        f"{len(report.early)} alerts before any incident, "
+        f"{len(report.unexplained)} without an incident of their own"
     )
+    for alert in (*report.early, *report.unexplained):
+        console.print(f"    {alert['title']}", style="yellow", markup=False)
     if report.first_alert_s is not None:
         console.print(f"first alert {report.first_alert_s:.0f} s after the command was given")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -196,8 +197,8 @@ class MeanReference(Stateful):
         """Pin the reference.
 
         Args:
-            gate: Smallest shift that matters, in standard deviations of a unit. What the
-                reference itself can't tell for sure is added.
+            gate: Smallest shift that matters, in standard deviations of a unit.
+                What the reference itself can't tell for sure is added, as independent.
             seasonal: Compare with the hour, not only with the route.
         """
         profile = shrunk_profile(self.n, self.sums, seasonal=seasonal)
@@ -211,7 +212,11 @@ class MeanReference(Stateful):
         centre = float(np.clip(residuals / (CLIP_SD * sd), -1, 1).mean())
         wander = self.blocks.wander(profile[:, None], sd * sd)
         return MeanE(
-            profile, sd, centre, gate + reference_error(n, wander), Evidence.of(2 * len(STAKES))
+            profile,
+            sd,
+            centre,
+            math.hypot(gate, reference_error(n, wander)),
+            Evidence.of(2 * len(STAKES)),
         )
 
     @classmethod

@@ -242,8 +242,8 @@ class WitnessReference(Stateful):
         """Pin the reference.
 
         Args:
-            gate: Smallest shift that matters, in standard deviations along the shift. What
-                the reference itself can't tell for sure is added.
+            gate: Smallest shift that matters, in standard deviations along the shift.
+                What the reference itself can't tell for sure is added, as independent.
         """
         n = float(max(self.n_units, 2))
         centre = self.sums / n
@@ -257,7 +257,7 @@ class WitnessReference(Stateful):
         return WitnessE(
             centre,
             np.ascontiguousarray(covariance),
-            gate + reference_error(n, wander, d_effective),
+            math.hypot(gate, reference_error(n, wander, d_effective)),
             Evidence.of(len(HALF_LIVES) * len(STAKES)),
             np.zeros(shape),
             np.zeros(shape),

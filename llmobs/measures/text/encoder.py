@@ -180,7 +180,7 @@ class TextEncoder:
     ) -> None:
         self.vectors = vectors
         self.idf = idf
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._max_words = max_words
         self._half = max_chars // 2
         self._table = WordTable(tokenizer)
@@ -201,7 +201,7 @@ class TextEncoder:
         table = self._table
         if len(table) > self._max_words:
             # Features made before keep the old table alive for as long as they need it.
-            table = self._table = WordTable(self._tokenizer)
+            table = self._table = WordTable(self.tokenizer)
         get = table.ids.get
         ids: list[int] = []
         ends = [0]

@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer
 
 from llmobs.measures.text.encoder import TextEncoder, packaged, weights
@@ -39,7 +40,9 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parent.parent / "weights", help="Where to write"
     )
     arguments = parser.parse_args()
-    train(Corpora(arguments.data), arguments.out)
+    # The order of additions depends on the number of threads, and the last bits on the order.
+    with threadpool_limits(1):
+        train(Corpora(arguments.data), arguments.out)
 
 
 def train(corpora: Corpora, out: Path) -> None:

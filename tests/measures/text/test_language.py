@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmobs.measures.text import UNDETERMINED, language
+from llmobs.measures.text.train.corpora import Corpora
+
+HELD_OUT = Corpora(Path(__file__).parent / "data", held_out=True)
+
+
+def test_short_interface_strings_of_seventeen_languages_are_told_apart() -> None:
+    rows = HELD_OUT.rows("language_ui_strings")
+    codes, _ = language([row["text"] for row in rows])
+    right = [code == row["label"] for code, row in zip(codes, rows, strict=True)]
+    assert np.mean(right) >= 0.93
+
+
+def test_english_prompts_are_english() -> None:
+    codes, _ = language([row["text"] for row in HELD_OUT.rows("benign_prompts")])
+    assert codes.count("en") / len(codes) >= 0.99
+
+
+@pytest.mark.parametrize("text", ["", "42", "?!", "ok", "12 + 30 = 42"])
+def test_a_text_without_words_has_no_language(text: str) -> None:
+    codes, confidences = language([text])
+    assert codes == [UNDETERMINED]
+    assert np.isnan(confidences[0])
+
+
+def test_confidence_is_a_share() -> None:
+    codes, confidences = language(["Wie spät ist es, und wann kommt der Zug?"])
+    assert codes == ["de"]
+    assert 0.5 < confidences[0] <= 1

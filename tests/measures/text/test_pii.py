@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import random
+import uuid
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmobs.measures.text import pii
+from llmobs.measures.text.pii import has_iban_remainder, has_luhn_digit
+from llmobs.measures.text.train.corpora import Corpora
+
+HELD_OUT = Corpora(Path(__file__).parent / "data", held_out=True)
+KINDS = {
+    "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN", "IP_ADDRESS"
+}  # fmt: skip
+
+
+def found(text: str) -> list[tuple[str, str]]:
+    return [(span.kind, text[span.start : span.end]) for span in pii([text])[0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("write to jane.doe+news@mail.example.co.uk.", "EMAIL_ADDRESS",
+         "jane.doe+news@mail.example.co.uk"),
+        ("card 4111 1111 1111 1111, exp 12/27", "CREDIT_CARD", "4111 1111 1111 1111"),
+        ("amex 3782-822463-10005", "CREDIT_CARD", "3782-822463-10005"),
+        ("my iban is gb82west12345698765432", "IBAN_CODE", "gb82west12345698765432"),
+        ("pay to DE89 3704 0044 0532 0130 00 and thanks", "IBAN_CODE",
+         "DE89 3704 0044 0532 0130 00"),
+        ("my SSN is 536-90-4399", "US_SSN", "536-90-4399"),
+        ("server 192.168.10.12 is down", "IP_ADDRESS", "192.168.10.12"),
+        ("from 2001:db8:85a3::8a2e:370:7334", "IP_ADDRESS", "2001:db8:85a3::8a2e:370:7334"),
+        ("call me at +44 20 7946 0958", "PHONE_NUMBER", "+44 20 7946 0958"),
+        ("phone: (212) 555-0187", "PHONE_NUMBER", "(212) 555-0187"),
+        ("you can call 33 93 31", "PHONE_NUMBER", "33 93 31"),
+        ("key AKIAIOSFODNN7EXAMPLE here", "SECRET", "AKIAIOSFODNN7EXAMPLE"),
+        ("password: hunter2-and-more", "SECRET", "hunter2-and-more"),
+        ('{"api_key": "a1b2c3d4e5f6g7h8"}', "SECRET", "a1b2c3d4e5f6g7h8"),
+    ],
+)  # fmt: skip
+def test_personal_data_is_found_where_it_stands(text: str, kind: str, value: str) -> None:
+    assert found(text) == [(kind, value)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "order 4111111111111112 is late",  # wrong check digit
+        "order 4111111111111111 is late",  # right by luck, but an order
+        "DE89 3704 0044 0532 0130 01",  # wrong remainder
+        "see part 536-90-4399 in the log",
+        "version 1.2.3.4 of the driver",
+        "std::vector and a::b::c",
+        "at 14:58:18 on 2026-03-04T12:00:00Z",
+        "the value 3.14159265358979",
+        "it costs 1,234,567.89",
+        "commit da39a3ee5e6b4b0d3255bfef95601890afd80709",
+        "my password is wrong",
+        "user@main",
+    ],
+)
+def test_look_alikes_are_left_alone(text: str) -> None:
+    assert found(text) == []
+
+
+def test_one_in_a_hundred_look_alikes_at_most_is_taken_for_personal_data() -> None:
+    rng = random.Random(11)
+
+    def digits(n: int) -> str:
+        return "".join(rng.choice("0123456789") for _ in range(n))
+
+    makers = (
+        lambda: digits(10),
+        lambda: f"1{digits(12)}",
+        lambda: f"{digits(4)}-{digits(4)}",
+        lambda: str(uuid.UUID(int=rng.getrandbits(128))),
+        lambda: f"{rng.random() * 1000:.9f}",
+        lambda: ".".join(str(rng.randint(0, 30)) for _ in range(4)),
+        lambda: f"{rng.getrandbits(160):040x}",
+        lambda: f"{digits(3)}-{digits(2)}-{digits(4)}",
+    )
+    sentences = ("Row {} of the report failed.", "Please look up {} in the log.", "Retry {}: ok")
+    texts = [rng.choice(sentences).format(make()) for make in makers for _ in range(100)]
+    assert sum(map(bool, pii(texts))) <= 8
+
+
+def test_labelled_synthetic_persons_are_found() -> None:
+    rows = HELD_OUT.rows("pii_presidio_generated")
+    n_items = n_hit = n_spans = n_right = 0
+    for row, spans in zip(rows, pii([row["text"] for row in rows]), strict=True):
+        for start, end, kind in row["spans"]:
+            if kind in KINDS:
+                n_items += 1
+                n_hit += any(s.kind == kind and s.start < end and start < s.end for s in spans)
+        for span in spans:
+            n_spans += 1
+            n_right += any(span.start < end and start < span.end for start, end, _ in row["spans"])
+    assert n_items > 30
+    assert n_hit / n_items >= 0.95
+    assert n_right / n_spans >= 0.95
+
+
+def test_benign_prompts_hold_no_personal_data() -> None:
+    assert sum(map(bool, pii([row["text"] for row in HELD_OUT.rows("benign_prompts")]))) <= 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet=st.sampled_from("0123456789 -+().@:abcAKIA_=/\n"), max_size=120))
+def test_spans_are_in_order_apart_and_inside_the_text(text: str) -> None:
+    spans = pii([text])[0]
+    assert all(0 <= span.start < span.end <= len(text) for span in spans)
+    assert all(0 < span.confidence <= 1 for span in spans)
+    assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
+
+
+def test_check_digits_follow_their_standards() -> None:
+    assert has_luhn_digit("79927398713")  # the example of ISO/IEC 7812-1's formula in textbooks
+    assert not has_luhn_digit("79927398714")
+    assert has_iban_remainder("GB82 WEST 1234 5698 7654 32")
+    assert not has_iban_remainder("GB83 WEST 1234 5698 7654 32")
+
+
+@pytest.mark.parametrize("text", ["1" * 50_000, "a@" * 20_000, "1 " * 20_000, "a." * 20_000 + "@"])
+def test_hostile_texts_take_no_longer_than_long_ones(text: str) -> None:
+    pii([text])  # a pattern that backtracks would run into the test's time limit

@@ -1,0 +1,254 @@
+"""Sessions, ids, propagation and sampling."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from opentelemetry import baggage, context, propagate, trace
+
+import llmobs
+from llmobs.errors import ConfigurationError
+from tests.sdk.conftest import Start
+
+
+@llmobs.observe(kind="chat", model="m")
+def ask(prompt: str) -> str:
+    return prompt
+
+
+def test_a_session_is_on_every_span_within_and_on_none_after(start: Start) -> None:
+    otlp = start()
+    with llmobs.session("s-1", "u-1", feature="search", tenant="acme"):
+        ask("in")
+    ask("out")
+    llmobs.flush(10)
+    inside, outside = otlp.spans
+    assert inside.attributes["gen_ai.conversation.id"] == "s-1"
+    assert inside.attributes["session.id"] == "s-1"
+    assert inside.attributes["user.id"] == "u-1"
+    assert inside.attributes["llmobs.feature"] == "search"
+    assert inside.attributes["tenant"] == "acme"
+    assert "session.id" not in outside.attributes
+
+
+def test_an_inner_session_says_what_differs(start: Start) -> None:
+    otlp = start()
+    with llmobs.session("s-1", "u-1", feature="a"), llmobs.session("s-2", feature="b"):
+        ask("x")
+    llmobs.flush(10)
+    a = otlp.spans[0].attributes
+    assert (a["session.id"], a["user.id"], a["llmobs.feature"]) == ("s-2", "u-1", "b")
+
+
+def test_sessions_of_concurrent_tasks_do_not_mix(start: Start) -> None:
+    otlp = start()
+
+    async def serve(name: str) -> None:
+        async with llmobs.session(name):
+            await asyncio.sleep(0.001)
+            ask(name)
+
+    async def run() -> None:
+        await asyncio.gather(*(serve(f"s-{n}") for n in range(20)))
+
+    asyncio.run(run())
+    llmobs.flush(10)
+    for span in otlp.spans:
+        assert span.attributes["session.id"] in span.attributes["gen_ai.input.messages"]
+    assert len(otlp.spans) == 20
+
+
+def test_a_decorators_feature_holds_for_all_within(start: Start) -> None:
+    otlp = start()
+
+    @llmobs.observe(feature="checkout")
+    def flow() -> None:
+        ask("x")
+
+    flow()
+    llmobs.flush(10)
+    assert otlp.span("chat m").attributes["llmobs.feature"] == "checkout"
+
+
+def test_ids_lead_back_to_the_span(start: Start) -> None:
+    otlp = start()
+    seen: list[llmobs.Ids | None] = []
+
+    @llmobs.observe
+    def flow() -> str | None:
+        seen.append(llmobs.current_ids())
+        return llmobs.trace_id()
+
+    trace_id = flow()
+    llmobs.flush(10)
+    span = otlp.spans[0]
+    assert trace_id == span.trace_id
+    assert seen == [llmobs.Ids(span.trace_id, span.span_id)]
+    assert llmobs.trace_id() is None
+
+
+def test_a_trace_goes_on_in_another_service(start: Start) -> None:
+    otlp = start()
+    carrier: dict[str, str] = {}
+
+    @llmobs.observe
+    def call() -> None:
+        propagate.inject(carrier)
+
+    with llmobs.session("s-1", "u-1", propagate=True):
+        call()
+    assert "s-1" in carrier["baggage"]
+    token = context.attach(propagate.extract(carrier))
+    ask("there")
+    with llmobs.session(feature="there"):
+        ask("in a session of its own")
+    context.detach(token)
+    llmobs.flush(10)
+    parent = otlp.span("invoke_workflow call")
+    for child in (span for span in otlp.spans if span.name == "chat m"):
+        assert (child.trace_id, child.parent_id) == (parent.trace_id, parent.span_id)
+        assert child.flags & 0x300 == 0x300  # it is known that the parent is remote
+    assert otlp.spans[2].attributes["session.id"] == "s-1"
+
+
+def test_baggage_stays_away_unless_asked(start: Start) -> None:
+    start()
+    with llmobs.session("s-1"):
+        assert baggage.get_all() == {}
+
+
+def test_our_span_is_a_whole_span_to_others(start: Start) -> None:
+    otlp = start()
+
+    @llmobs.observe
+    def flow() -> None:
+        span = trace.get_current_span()
+        assert span.is_recording()
+        span.set_attribute("http.route", "/a")
+        span.add_event("cache miss", {"key": "k"})
+        span.add_link(trace.SpanContext(1, 2, is_remote=True))
+        span.set_status(trace.StatusCode.OK)
+        span.record_exception(ValueError("handled"))
+
+    flow()
+    llmobs.flush(10)
+    span = otlp.spans[0]
+    assert span.attributes["http.route"] == "/a"
+    assert [name for name, _ in span.events] == ["cache miss", "exception"]
+    assert span.links == [("0" * 31 + "1", "0" * 15 + "2")]
+    assert span.status == 0  # never OK
+
+
+def test_a_thread_started_within_a_span_can_be_given_its_context(start: Start) -> None:
+    otlp = start()
+
+    @llmobs.observe
+    def flow() -> None:
+        here = context.get_current()
+
+        def work() -> None:
+            token = context.attach(here)
+            ask("x")
+            context.detach(token)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    flow()
+    llmobs.flush(10)
+    assert otlp.span("chat m").parent_id == otlp.span("invoke_workflow flow").span_id
+
+
+def test_sampling_keeps_whole_traces_says_its_share_and_counts_all(start: Start) -> None:
+    otlp = start(sample_ratio=0.25)
+
+    @llmobs.observe
+    def flow() -> None:
+        ask("x")
+
+    for _ in range(400):
+        flow()
+    llmobs.flush(10)
+    kept = {span.trace_id for span in otlp.spans}
+    assert 50 < len(kept) < 160  # 100 expected; 6 standard deviations are 52
+    assert len(otlp.spans) == 2 * len(kept)
+    assert {span.trace_state for span in otlp.spans} == {"ot=th:c"}
+    assert otlp.point("gen_ai.client.inference.duration").count == 400
+    numbers = sorted(span.attributes["llmobs.sequence"] for span in otlp.spans)
+    assert numbers == list(range(len(otlp.spans)))
+
+
+def test_the_environments_sampler_is_honoured(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    otlp = start()
+    ask("x")
+    llmobs.flush(10)
+    assert otlp.spans == []
+
+
+def test_a_remote_parents_decision_is_honoured(start: Start) -> None:
+    otlp = start()
+    for flag in ("00", "01"):
+        header = f"00-{'a' * 32}-{'b' * 16}-{flag}"
+        token = context.attach(propagate.extract({"traceparent": header}))
+        ask(flag)
+        context.detach(token)
+    llmobs.flush(10)
+    assert [span.parent_id for span in otlp.spans] == ["b" * 16]
+    assert '"01"' in otlp.spans[0].attributes["gen_ai.input.messages"]
+
+
+def test_the_environment_configures_what_init_was_not_told(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    otlp = start.__self__ if hasattr(start, "__self__") else None
+    assert otlp is None
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "from-env")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging,a=b")
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "SPAN_ONLY")
+    from tests.sdk.receiver import receiver
+
+    with receiver() as kept:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", kept.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=k1")
+        llmobs.init()
+        ask("x")
+        llmobs.flush(10)
+        span = kept.spans[0]
+        headers = {name.lower(): value for name, value in kept.requests[0][2].items()}
+        llmobs.shutdown(5)
+    assert headers["x-key"] == "k1"
+    assert span.attributes["llmobs.content"] == "full"
+    assert span.resource["deployment.environment.name"] == "staging"
+
+
+def test_a_disabled_sdk_does_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    start()
+    assert ask("x") == "x"
+    assert not llmobs.status().active
+
+
+def test_init_is_idempotent_and_shutdown_is_too(start: Start) -> None:
+    otlp = start()
+    start()
+    ask("x")
+    assert llmobs.shutdown(10)
+    assert llmobs.shutdown(10)
+    assert ask("after") == "after"
+    assert len(otlp.spans) == 1
+    assert llmobs.status().exported == 1
+    assert not llmobs.status().active
+
+
+def test_wrong_arguments_are_told() -> None:
+    with pytest.raises(ConfigurationError, match="capture_content"):
+        llmobs.init(capture_content="all")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="sample_ratio"):
+        llmobs.init(sample_ratio=2)
+    assert not llmobs.status().active

@@ -1,0 +1,145 @@
+"""Other instrumentations beside ours: sessions on their spans, one inference span a call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from opentelemetry import trace
+from opentelemetry._logs import get_logger
+
+import llmobs
+from tests.sdk.conftest import Start
+
+
+def instrumented_client(prompt: str) -> str:
+    """Do what an official instrumentation does around a client's call."""
+    tracer = trace.get_tracer("opentelemetry.instrumentation.genai.openai")
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt",
+    }
+    with tracer.start_as_current_span(
+        "chat gpt", kind=trace.SpanKind.CLIENT, attributes=attributes
+    ) as span:
+        with trace.get_tracer("requests").start_as_current_span("POST"):
+            pass
+        messages = [{"role": "user", "parts": [{"type": "text", "content": prompt}]}]
+        span.set_attribute("gen_ai.input.messages", json.dumps(messages))
+        span.set_attribute("gen_ai.usage.input_tokens", 5)
+        span.set_attribute("gen_ai.usage.output_tokens", 2)
+        span.add_event("gen_ai.content.prompt", {"gen_ai.prompt": prompt})
+    return "answer"
+
+
+def test_a_chat_around_an_instrumented_client_steps_back(start: Start) -> None:
+    otlp = start()
+
+    @llmobs.observe(kind="chat", model="gpt", provider="openai")
+    def ask(prompt: str) -> str:
+        return instrumented_client(prompt)
+
+    @llmobs.observe(kind="agent")
+    def boss() -> None:
+        ask("x")
+
+    boss()
+    llmobs.flush(10)
+    outer = otlp.span("invoke_workflow ask")
+    inner = otlp.span("chat gpt")
+    assert inner.parent_id == outer.span_id
+    assert "gen_ai.usage.input_tokens" not in outer.attributes
+    assert otlp.point("gen_ai.client.inference.duration").count == 1
+    assert otlp.point("gen_ai.client.inference.usage.input_tokens").total == 5
+    assert otlp.point("gen_ai.invoke_agent.inference_calls").total == 1
+
+
+def test_a_session_is_on_foreign_spans_and_others_than_genai_stay_away(start: Start) -> None:
+    otlp = start()
+    with llmobs.session("s-1", "u-1", feature="f"):
+        instrumented_client("x")
+    llmobs.flush(10)
+    (span,) = otlp.spans  # not the HTTP client's
+    assert span.name == "chat gpt"
+    assert span.attributes["gen_ai.conversation.id"] == "s-1"
+    assert span.attributes["session.id"] == "s-1"
+    assert span.attributes["user.id"] == "u-1"
+    assert span.attributes["llmobs.feature"] == "f"
+
+
+@pytest.mark.parametrize(("foreign", "names"), [("all", ["POST", "chat gpt"]), ("off", [])])
+def test_which_foreign_spans_are_sent_is_a_choice(
+    start: Start, foreign: str, names: list[str]
+) -> None:
+    otlp = start(foreign=foreign)
+    instrumented_client("x")
+    llmobs.flush(10)
+    assert [span.name for span in otlp.spans] == names
+
+
+@pytest.mark.parametrize("mode", ["redacted", "metadata", "off"])
+def test_foreign_spans_hold_no_more_content_than_ours(start: Start, mode: str) -> None:
+    otlp = start(capture_content=mode)
+    instrumented_client("write to jo@shop.example")
+    get_logger("x").emit(
+        event_name="gen_ai.client.inference.operation.details",
+        attributes={"gen_ai.input.messages": [{"content": "jo@shop.example"}]},
+    )
+    llmobs.flush(10)
+    everything = b"".join(body for _, body, _ in otlp.requests)
+    assert len(otlp.spans) == len(otlp.events) == 1
+    assert b"jo@shop" not in everything
+    assert (b"[EMAIL]" in everything) is (mode == "redacted")
+    assert otlp.spans[0].attributes["gen_ai.usage.input_tokens"] == 5
+
+
+def test_other_log_records_are_not_our_business(start: Start) -> None:
+    otlp = start()
+    get_logger("x").emit(body="hello")
+    get_logger("x").emit(event_name="device.crash")
+    llmobs.flush(10)
+    assert otlp.events == []
+
+
+def test_a_missing_or_broken_instrumentation_harms_nothing(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    otlp = start(instrument=["no-such-library"])
+
+    @llmobs.observe
+    def flow() -> str:
+        return "x"
+
+    assert flow() == "x"
+    llmobs.flush(10)
+    assert len(otlp.spans) == 1
+    assert "instrumentation not installed" in caplog.text
+
+
+def test_automatic_instrumentation_is_silent_where_nothing_is_installed(start: Start) -> None:
+    start(instrument="auto")
+    assert llmobs.status().active
+
+
+def test_our_own_requests_are_not_traced(start: Start) -> None:
+    otlp = start()
+    from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
+
+    from llmobs.sdk import configure
+
+    seen: list[object] = []
+    sender = configure._sender
+    assert sender is not None
+    inner: Callable[..., None] = sender._send_events
+
+    def spy(events: list[object]) -> None:
+        seen.append(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
+        inner(events)
+
+    sender._send_events = spy  # type: ignore[assignment, method-assign]
+    instrumented_client("x")
+    llmobs.flush(10)
+    assert seen == [True]
+    assert len(otlp.spans) == 1
