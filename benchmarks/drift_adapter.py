@@ -76,13 +76,13 @@ class Adapter:
             self.route_means = np.stack([values[ref.app == r].mean(0) for r in range(N_ROUTES)])
             reference = WitnessReference.of(values.shape[1])
             reference.learn(self._unit_means(ref, values - self.route_means[ref.app])[1])
-            self.detector = reference.detector(gate=0.05)
+            self.detector = reference.detector(gate=0.1)
             self.sessions = self._new_sessions(values.shape[1])
         else:
             first, means = self._unit_means(ref, self._values(ref)[:, None])
             reference = MeanReference.of(N_ROUTES)
             reference.learn(self._cells(ref)[first], means[:, 0])
-            self.detector = reference.detector(gate=0.05, seasonal=True)
+            self.detector = reference.detector(gate=0.1, seasonal=True)
             self.sessions = self._new_sessions(2)
 
     def update(self, batch: Any) -> None:

@@ -1,4 +1,4 @@
-"""How fast and how good the scorers are: ``python benchmarks/scores.py [--data DIR] [--json]``.
+"""How fast and how good the scorers are: ``python -m benchmarks.scores [--data DIR] [--json]``.
 
 Speed in CPU time of this one process, over distinct texts (nothing is saved by repetition).
 Quality on the tenth of each labelled file that training never saw.
@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")  # before numpy: CPU seconds of one core
 
 import numpy as np
 import numpy.typing as npt
@@ -68,11 +63,8 @@ def speed(corpora: Corpora) -> list[dict[str, Any]]:
     long = [row["text"] for row in corpora.rows("injection_inthewild_jailbreaks")]
     answers = [row["text"] for row in corpora.rows("refusal_xstest")]
     inputs = list(dict.fromkeys([*(q for q, _ in pairs), *prompts, *long]))[:4096]
-    outputs = [
-        ([a for _, a in pairs] + answers)[i % (len(pairs) + len(answers))]
-        for i in range(len(inputs))
-    ]
-    outputs = [f"{answer} {i}" for i, answer in enumerate(outputs)]  # distinct
+    replies = [*(answer for _, answer in pairs), *answers]
+    outputs = [f"{replies[i % len(replies)]} {i}" for i in range(len(inputs))]  # all different
     texts = [*inputs, *outputs]
     encoder = measures.TextEncoder.load()
 
@@ -229,5 +221,4 @@ def _plain(value: object) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent.parent))
     main()

@@ -76,6 +76,9 @@ class ArgumentReader:
         if self._system:
             defaults["system"] = next(iter(self._system.values())).default
         self._request_by_default = self._kept(defaults)[0]
+        # Where the input stands in such a call; out of reach where only a name finds it.
+        index = None if self._input is None or self._shows_all else self._input.index
+        self._plain_index = len(self._names) if index is None else index
 
     def _find(self, parameter: inspect.Parameter) -> _Parameter:
         name = parameter.name
@@ -98,6 +101,9 @@ class ArgumentReader:
         """
         if not (self._has_request or with_content):
             return None, 0
+        if with_content and not kwargs and self._plain_index < len(args) <= self._n_before_request:
+            value, size = self._snapshot(args[self._plain_index])
+            return Call(value, self._request_by_default), size
         call = Call()
         size = 0
         if self._has_request:

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from llmobs.sdk.guarded import report
@@ -82,10 +83,8 @@ class Buffer:
     def wake(self) -> None:
         """Let the sender look now."""
         if self._wake.locked():
-            try:
+            with suppress(RuntimeError):  # another thread was first
                 self._wake.release()
-            except RuntimeError:  # another thread was first
-                pass
 
     def wait(self, timeout_s: float) -> None:
         """Wait until woken, or for a time; for the sender alone."""

@@ -32,7 +32,7 @@ from llmobs.sdk.sampling import RecordAll, sampler_from
 
 __all__ = ["Status", "flush", "init", "shutdown", "status"]
 
-# A content mode and a place for each value of the instrumentations' variable. `true` is its older form.
+# Mode and place for each value of the instrumentations' variable; TRUE and FALSE are its old form.
 _CAPTURE: Final[Mapping[str, tuple[ContentMode, Place]]] = {
     "NO_CONTENT": ("metadata", "span"),
     "FALSE": ("metadata", "span"),
@@ -42,9 +42,17 @@ _CAPTURE: Final[Mapping[str, tuple[ContentMode, Place]]] = {
     "SPAN_AND_EVENT": ("full", "both"),
 }
 
-_lock = threading.Lock()
-_sender: Sender | None = None
-_hooked = False
+
+class _Process:
+    """What is there once per process, beside the runtime."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.sender: Sender | None = None
+        self.is_hooked = False
+
+
+_here: Final = _Process()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,8 @@ class Status:
         exported: Spans that the receiver has taken.
         events_exported: Events that the receiver has taken.
         dropped: Spans and events that were lost, by reason: ``queue_full``, ``refused`` (the
-            receiver refused the bytes), ``not_taken`` (it was away for too long), ``not_describable``.
+            receiver refused the bytes), ``not_taken`` (it was away for too long),
+            ``not_describable``.
         waiting: Spans and events in the queue.
         faults: Steps of ours that failed and were kept from the application.
     """
@@ -111,7 +120,7 @@ def init(
             ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT``, else ``metadata``: what people
             wrote leaves only when the app's owner says so, as the conventions ask; scores of
             content need ``redacted`` or ``full``.
-        content_place: On the span (default), on the details event, or on both, which sends it twice.
+        content_place: On the span (default), on the details event, or on both (sent twice).
         redact: A text in, the text that may leave out; used in mode ``redacted``. Where it fails
             the text is withheld.
         headers: Sent with every request, such as ``{"authorization": "Bearer …"}``.
@@ -135,7 +144,6 @@ def init(
     Raises:
         ConfigurationError: An argument is not one of its values.
     """
-    global _sender
     _check(capture_content, protocol, names, sample_ratio, foreign)
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return
@@ -159,7 +167,7 @@ def init(
         max_characters=max_characters,
         foreign=foreign,
     )
-    with _lock:
+    with _here.lock:
         if process.active is not None:
             report("init again changes nothing")
             return
@@ -174,8 +182,8 @@ def init(
             said = {key: value for key, value in own.items() if value is not None}
             resource = resource.merge(Resource(said))
             runtime = Runtime(settings, resource, sampler)
-            _sender = Sender(runtime)
-            _sender.start()
+            _here.sender = Sender(runtime)
+            _here.sender.start()
             _install(theirs, resource, sampler)
             _hook()
             process.active = runtime
@@ -228,17 +236,15 @@ def _number(variable: str, default: float) -> float:
 
 def _adopt(theirs: trace.TracerProvider, ratio: float | None) -> tuple[Resource, Sampler]:
     """Return resource and sampler: those of the application's tracer provider where it has one."""
-    if isinstance(theirs, TracerProvider):
-        sampler = sampler_from(ratio) if ratio is not None else theirs.sampler
-        while isinstance(sampler, RecordAll):  # a provider of ours, from before a shutdown
-            sampler = sampler_from(None)
-        return theirs.resource, sampler
+    if isinstance(theirs, TracerProvider) and not isinstance(theirs.sampler, RecordAll):
+        return theirs.resource, theirs.sampler if ratio is None else sampler_from(ratio)
+    # No provider, or one of ours from before a shutdown.
     return Resource.create(), sampler_from(ratio)
 
 
 def _install(theirs: trace.TracerProvider, resource: Resource, sampler: Sampler) -> None:
     """Lead other instrumentations' spans and events through our queue, once per process."""
-    if _hooked:
+    if _here.is_hooked:
         return
     if isinstance(theirs, TracerProvider):
         theirs.add_span_processor(ForeignSpans())
@@ -259,10 +265,9 @@ def _install(theirs: trace.TracerProvider, resource: Resource, sampler: Sampler)
 
 def _hook() -> None:
     """Be told of the process's end, of forks and of SIGTERM; once per process."""
-    global _hooked
-    if _hooked:
+    if _here.is_hooked:
         return
-    _hooked = True
+    _here.is_hooked = True
     atexit.register(shutdown)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_renew)
@@ -274,15 +279,11 @@ def _hook() -> None:
             if util is None and library == "multiprocessing":
                 from multiprocessing import util
             if util is not None:
-                util.register_after_fork(_at_pool_exit, _finalize_with(util))
+                util.register_after_fork(shutdown, _finalize_with(util))
     if threading.current_thread() is threading.main_thread():
         with guarded("hook into SIGTERM"):
             if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
                 signal.signal(signal.SIGTERM, _terminate)
-
-
-def _at_pool_exit() -> None:
-    shutdown()
 
 
 def _finalize_with(util: Any) -> Callable[[Any], None]:
@@ -301,12 +302,11 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _renew() -> None:
     """Start afresh in a forked child: what waits and what runs belongs to the parent."""
-    global _lock
-    _lock = threading.Lock()
-    if process.active is not None and _sender is not None:
+    _here.lock = threading.Lock()
+    if process.active is not None and _here.sender is not None:
         with guarded("renew after a fork"):
             process.active.renew()
-            _sender.renew()
+            _here.sender.renew()
 
 
 def flush(timeout_s: float | None = None) -> bool:
@@ -318,13 +318,12 @@ def flush(timeout_s: float | None = None) -> bool:
     Returns:
         Whether all was tried in time; False before `init`.
     """
-    active, sender = process.active, _sender
+    active, sender = process.active, _here.sender
     if active is None or sender is None:
         return False
-    done = False
     with guarded("flush"):
-        done = sender.flush(active.settings.flush_timeout_s if timeout_s is None else timeout_s)
-    return done
+        return sender.flush(active.settings.flush_timeout_s if timeout_s is None else timeout_s)
+    return False
 
 
 def shutdown(timeout_s: float | None = None) -> bool:
@@ -338,19 +337,18 @@ def shutdown(timeout_s: float | None = None) -> bool:
     Returns:
         Whether all was tried in time.
     """
-    active, sender = process.active, _sender
+    active, sender = process.active, _here.sender
     if active is None or sender is None:
         return True
     process.active = None
-    done = False
     with guarded("shut down"):
-        done = sender.close(active.settings.flush_timeout_s if timeout_s is None else timeout_s)
-    return done
+        return sender.close(active.settings.flush_timeout_s if timeout_s is None else timeout_s)
+    return False
 
 
 def status() -> Status:
     """Return what became of the spans since `init`, also after `shutdown`."""
-    sender = _sender
+    sender = _here.sender
     if sender is None:
         return Status(False, 0, 0, 0, {}, 0, n_faults())
     buffer = sender.buffer

@@ -1,4 +1,4 @@
-"""Content on its way out of the process: take a snapshot, bring it to the conventions' shape, redact.
+"""Content on its way out of the process: a snapshot, the conventions' shape, redaction.
 
 Taking the snapshot is all that happens in the calling thread.
 """
@@ -30,7 +30,7 @@ ContentMode: TypeAlias = Literal["full", "redacted", "metadata", "off"]
 CONTENT_MODES: Final = ("full", "redacted", "metadata", "off")
 Message: TypeAlias = dict[str, Any]
 
-# A snapshot has at most this many dicts, lists and values; a conversation of 500 messages has 2,000.
+# Dicts, lists and values of a snapshot, at most; a conversation of 500 messages has 2,000.
 MAX_NODES: Final = 10_000
 MAX_DEPTH: Final = 12
 _PACKED_ITEMS: Final = 1_000
@@ -58,9 +58,9 @@ def freeze(value: Any) -> tuple[Any, int]:
 
 
 def pack(value: Any) -> tuple[Any, int]:
-    """Take a snapshot as `freeze` does, of what a model is sent or answers: small and plain, mostly.
+    """Take a snapshot as `freeze` does, of what a model is sent or answers: mostly plain and small.
 
-    The interpreter's own ``marshal`` copies plain data eight times as fast. `unpack` is its inverse.
+    The interpreter's own ``marshal`` copies plain data eight times as fast; `unpack` undoes it.
     """
     kind = type(value)
     if (kind is dict or kind is list) and len(value) <= _PACKED_ITEMS:

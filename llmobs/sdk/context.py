@@ -89,7 +89,8 @@ def session_of(context: Context | None = None) -> Session | None:
 class session:  # noqa: N801 - used as a statement: `with llmobs.session("s-1"):`
     """Put a session, a user and a feature on every span within, other instrumentations' included.
 
-    Sessions nest: what an inner one doesn't say, the outer one does. For ``with`` and ``async with``.
+    Sessions nest: what an inner one doesn't say, the outer one does. For ``with`` and
+    ``async with``.
 
     Args:
         session_id: Sent as ``gen_ai.conversation.id`` and ``session.id``.

@@ -1,9 +1,10 @@
-"""From a finished span to what is sent of it: the conventions, in one place. Background thread only."""
+"""From a finished span to what is sent of it: the conventions, in one place, off the hot path."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -98,7 +99,7 @@ def describe(span: LiveSpan, runtime: Runtime) -> Described:
 def _gaps_s(chunk_ns: Sequence[int] | None) -> Sequence[float]:
     if not chunk_ns or len(chunk_ns) < 2:
         return ()
-    return [(b - a) / 1e9 for a, b in zip(chunk_ns, chunk_ns[1:], strict=False)]
+    return [(later - sooner) / 1e9 for sooner, later in pairwise(chunk_ns)]
 
 
 def _answer(span: LiveSpan) -> Answer:
@@ -331,7 +332,7 @@ def _system(value: Any) -> list[dict[str, Any]] | None:
 
 
 def _documents(value: Any) -> list[dict[str, Any]]:
-    """Return documents as objects; a text becomes one with ``content``, an unset field is left out."""
+    """Return documents as objects: a text as one with ``content``, unset fields left out."""
     if isinstance(value, dict):
         value = next((value[n] for n in ("documents", "results", "matches") if n in value), [value])
     if not isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The one background thread: takes finished spans in batches, describes, measures and sends them."""
+"""The one background thread: takes finished spans in batches, describes, counts and sends them."""
 
 from __future__ import annotations
 
@@ -365,7 +365,7 @@ def event_record(
     context: Context,
     severity: SeverityNumber | None = None,
 ) -> ReadableLogRecord:
-    """Return a log record as OpenTelemetry's exporters take it; the context gives trace and span."""
+    """Return a log record as exporters take it; the context gives its trace and span."""
     record = LogRecord(
         timestamp=at_ns,
         observed_timestamp=time_ns(),

@@ -1,4 +1,4 @@
-"""Spans and events of other OpenTelemetry instrumentations: led through our queue, scrubbed, sent."""
+"""Spans and events of other instrumentations: led through our queue, scrubbed, sent."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ _CONTENT: Final = re.compile(
     r"|(input|output)\.value|llm\.(input_messages|output_messages|prompts|choices|tools)"
     r"|llm\.(prompt_template|function_call|request\.functions)|retrieval\.documents|embedding\."
     r"|reranker\.|tool\.parameters|tool_call\.|message\."
-    r"|traceloop\.(entity\.(input|output)|prompt\.template)|langfuse\.(observation|trace)\.(input|output)"
-    r"|ai\.prompt|ai\.(response|result)\.(text|object|reasoning|toolCalls)|ai\.toolCall\.(args|result)"
+    r"|traceloop\.(entity\.(input|output)|prompt\.template)"
+    r"|langfuse\.(observation|trace)\.(input|output)"
+    r"|ai\.prompt|ai\.(response|result)\.(text|object|reasoning|toolCalls)"
+    r"|ai\.toolCall\.(args|result)"
     r"|ai\.values?$|pydantic_ai\..*messages|all_messages|final_result|model_request_parameters"
     r"|exception\.(message|stacktrace)|logfire\.(msg|json_schema)|langsmith\.(inputs|outputs)"
 )
@@ -79,14 +81,17 @@ class ForeignSpans(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Add the session's attributes; note an inference span below a chat span of ours."""
-        if process.active is None:
+        active = process.active
+        if active is None:
             return
         with guarded("begin a foreign span"):
             session = session_of(parent_context)
             if session is not None:
                 span.set_attributes(session_attributes(session))
             live = _live_of(parent_context)
-            if live is not None and _is_inference(span.attributes or {}):
+            # A span that is not sent can't stand for ours.
+            is_sent = active.settings.foreign != "off"
+            if is_sent and live is not None and _is_inference(span.attributes or {}):
                 live.mark_inference_child()
 
     def on_end(self, span: ReadableSpan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
@@ -68,10 +69,8 @@ def report(event: str, **facts: object) -> None:
     if now_s - _reported_s.get(key, -REPORT_EVERY_S) < REPORT_EVERY_S:
         return
     _reported_s[key] = now_s
-    try:
+    with suppress(Exception):  # a broken log handler of the application is not ours to report
         logger.warning(event, extra=facts)
-    except Exception:  # noqa: S110 - a broken log handler of the application is not ours to report
-        pass
 
 
 class ExportThreadFilter(logging.Filter):

@@ -129,7 +129,7 @@ def observe(
 class _Observer:
     """Begins and ends the spans of one function."""
 
-    __slots__ = ("_arguments", "_function", "_reads_all", "_snapshot", "_spec")
+    __slots__ = ("_arguments", "_function", "_names_provider", "_reads_all", "_snapshot", "_spec")
 
     def __init__(self, function: Callable[..., Any], spec: Spec) -> None:
         self._function = function
@@ -137,6 +137,7 @@ class _Observer:
         self._arguments = ArgumentReader(function, spec.kind)
         # Usage and model are no content; they are read whatever is captured.
         self._reads_all = spec.kind in {"chat", "embeddings"}
+        self._names_provider = self._reads_all and spec.provider is None
         self._snapshot = pack if spec.kind == "chat" else freeze
 
     def wrapped(self) -> Callable[..., Any]:
@@ -173,12 +174,11 @@ class _Observer:
             if self._reads_all or span.content != "off":
                 span.output, size = self._snapshot(result)
                 span.size += size
-            if self._reads_all and span.spec.provider is None:
+            if self._names_provider:
                 span.provider = provider_of_module(type(result).__module__)
         except Exception as error:  # a result is an object of the application's
             note_fault("read a result", type(error))
-        with guarded("end a span"):
-            span.finish()
+        span.finish()
 
     def _plain(self) -> Callable[..., Any]:
         function, begin = self._function, self.begin

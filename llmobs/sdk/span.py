@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AnyValue
 
@@ -281,7 +282,7 @@ class LiveSpan(trace.Span):
         """End the span and queue it. Ends once; what a fork copied ends in the parent."""
         if self.end_ns:
             return
-        self.end_ns = self.now_ns()
+        self.end_ns = self.start_ns + perf_counter_ns() - self._clock_ns
         runtime = self._runtime
         if runtime.epoch != self._epoch:
             return
@@ -448,7 +449,7 @@ def _ask_sampler(runtime: Runtime, span: LiveSpan, context: Context) -> None:
         result = runtime.sampler.should_sample(
             context, span.trace_id, name, kind, attributes, (), span.trace_state
         )
-        sampled = _SAMPLED if result.decision.is_sampled() else 0
+        sampled = _SAMPLED if result.decision is Decision.RECORD_AND_SAMPLE else 0
         span.flags = (span.flags & ~_SAMPLED) | sampled
         if result.trace_state is not None:
             span.trace_state = result.trace_state

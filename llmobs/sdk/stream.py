@@ -47,10 +47,7 @@ class Recorder:
             span.provider = provider_of_module(type(chunk).__module__)
         if len(times) < MAX_CHUNKS:
             times.append(span.now_ns())
-        if type(chunk) is str:
-            kept, size = chunk, len(chunk)
-        else:
-            kept, size = freeze(chunk)
+        kept, size = freeze(chunk)
         if len(chunks) < MAX_CHUNKS and self._size < MAX_BYTES:
             chunks.append(kept)
             self._size += size
@@ -175,9 +172,10 @@ class _Observed:
         object.__setattr__(self, "_llmobs_stream", stream)
         object.__setattr__(self, "_llmobs_recorder", recorder)
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
-        return type(self._llmobs_stream)
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__class__":  # what isinstance asks
+            return object.__getattribute__(self, "_llmobs_stream").__class__
+        return object.__getattribute__(self, name)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._llmobs_stream, name)

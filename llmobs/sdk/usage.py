@@ -300,8 +300,8 @@ class _Stream:
                     self._text(number, piece.get("content"))
             self.finish_reasons.update(enumerate(part.finish_reasons))
         else:
-            message = _map(chunk, "message") or chunk
-            self._text(0, _text(message, "delta", "text", "content", "response"))
+            inner = _map(chunk, "message") or chunk
+            self._text(0, _text(inner, "delta", "text", "content", "response"))
             if reason := _text(chunk, "finish_reason", "done_reason"):
                 self.finish_reasons[0] = reason
 

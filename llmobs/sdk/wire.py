@@ -29,7 +29,7 @@ _FIXED32: Final = Struct("<I").pack
 # OTLP numbers the kinds from 1.
 _KINDS: Final = {kind: kind.value + 1 for kind in SpanKind}
 _STATUS_ERROR: Final = 2
-# Flags beyond the trace's own byte: whether it is known that the parent is remote, and whether it is.
+# Flags beyond the trace's own byte: it is known whether the parent is remote; and it is.
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 _SMALL: Final = [bytes((n,)) for n in range(128)]
@@ -141,7 +141,9 @@ def encode_span(
         flags = _HAS_IS_REMOTE | (_IS_REMOTE if context.is_remote else 0)
         body += b"".join(_pairs(b"\x22", facts)) + b"\x35" + _FIXED32(flags)
         parts.append(_framed(b"\x6a", body))
-    if span.failure is not None:
+    if span.failure is None:
+        parts.append(b"\x7a\x00")
+    else:
         said = _framed(b"\x12", _text(message)) if message else b""
         parts.append(_framed(b"\x7a", said + b"\x18" + _SMALL[_STATUS_ERROR]))
     flags = _HAS_IS_REMOTE | (_IS_REMOTE if span.parent_is_remote else 0)

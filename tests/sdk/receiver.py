@@ -1,4 +1,4 @@
-"""A real OTLP/HTTP receiver on a free port: keeps what it is sent, and can be slow, deaf or rude."""
+"""A real OTLP/HTTP receiver on a free port: keeps what it is sent, can be slow, deaf or rude."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def receiver() -> Iterator[Receiver]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -29,7 +29,7 @@ def test_a_snapshot_of_plain_data_equals_them(value: Any) -> None:
     assert unpack(pack(value)[0]) == value
 
 
-class Colour(str, enum.Enum):
+class Colour(enum.StrEnum):
     RED = "red"
 
 
@@ -91,7 +91,10 @@ CALL = {"type": "tool_call", "id": "t1", "name": "f", "arguments": {"a": 1}}
             [{"type": "text", "content": "null"}, CALL],
         ),
         (
-            {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}]},
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}],
+            },
             [CALL],
         ),
         (
@@ -99,7 +102,10 @@ CALL = {"type": "tool_call", "id": "t1", "name": "f", "arguments": {"a": 1}}
             [{"type": "tool_call_response", "id": "t1", "response": "42"}],
         ),
         (
-            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "42"}]},
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "42"}],
+            },
             [{"type": "tool_call_response", "id": "t1", "response": "42"}],
         ),
         (
@@ -107,7 +113,10 @@ CALL = {"type": "tool_call", "id": "t1", "name": "f", "arguments": {"a": 1}}
             [{"type": "reasoning", "content": "hm"}],
         ),
         (
-            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/a.png"}}]},
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": "http://x/a.png"}}],
+            },
             [{"type": "uri", "modality": "image", "uri": "http://x/a.png"}],
         ),
         ({"role": "model", "parts": [{"text": "hi"}]}, [{"type": "text", "content": "hi"}]),

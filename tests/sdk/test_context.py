@@ -11,6 +11,7 @@ from opentelemetry import baggage, context, propagate, trace
 import llmobs
 from llmobs.errors import ConfigurationError
 from tests.sdk.conftest import Start
+from tests.sdk.receiver import Receiver
 
 
 @llmobs.observe(kind="chat", model="m")
@@ -204,25 +205,20 @@ def test_a_remote_parents_decision_is_honoured(start: Start) -> None:
 
 
 def test_the_environment_configures_what_init_was_not_told(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    otlp: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    otlp = start.__self__ if hasattr(start, "__self__") else None
-    assert otlp is None
     monkeypatch.setenv("OTEL_SERVICE_NAME", "from-env")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging,a=b")
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "SPAN_ONLY")
-    from tests.sdk.receiver import receiver
-
-    with receiver() as kept:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", kept.url)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=k1")
-        llmobs.init()
-        ask("x")
-        llmobs.flush(10)
-        span = kept.spans[0]
-        headers = {name.lower(): value for name, value in kept.requests[0][2].items()}
-        llmobs.shutdown(5)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=k1")
+    llmobs.init()
+    ask("x")
+    llmobs.flush(10)
+    span = otlp.spans[0]
+    headers = {name.lower(): value for name, value in otlp.requests[0][2].items()}
     assert headers["x-key"] == "k1"
+    assert span.resource["service.name"] == "from-env"
     assert span.attributes["llmobs.content"] == "full"
     assert span.resource["deployment.environment.name"] == "staging"
 

@@ -56,6 +56,19 @@ def test_a_chat_around_an_instrumented_client_steps_back(start: Start) -> None:
     assert otlp.point("gen_ai.invoke_agent.inference_calls").total == 1
 
 
+def test_a_chat_stays_where_the_clients_span_is_not_sent(start: Start) -> None:
+    otlp = start(foreign="off")
+
+    @llmobs.observe(kind="chat", model="gpt", provider="openai")
+    def ask(prompt: str) -> str:
+        return instrumented_client(prompt)
+
+    ask("x")
+    llmobs.flush(10)
+    assert [span.name for span in otlp.spans] == ["chat gpt"]
+    assert otlp.point("gen_ai.client.inference.duration").count == 1
+
+
 def test_a_session_is_on_foreign_spans_and_others_than_genai_stay_away(start: Start) -> None:
     otlp = start()
     with llmobs.session("s-1", "u-1", feature="f"):
@@ -130,7 +143,7 @@ def test_our_own_requests_are_not_traced(start: Start) -> None:
     from llmobs.sdk import configure
 
     seen: list[object] = []
-    sender = configure._sender
+    sender = configure._here.sender
     assert sender is not None
     inner: Callable[..., None] = sender._send_events
 

@@ -456,6 +456,42 @@ def test_a_clients_stream_object_stays_what_it_is_and_is_recorded(start: Start) 
     assert texts(only(otlp), "output") == ["ab"]
 
 
+def test_an_async_clients_stream_object_is_recorded_too(start: Start) -> None:
+    otlp = start()
+
+    class Stream:
+        left = 2
+        closed = False
+
+        def __aiter__(self) -> Stream:
+            return self
+
+        async def __anext__(self) -> str:
+            self.left -= 1
+            if self.left < 0:
+                raise StopAsyncIteration
+            return f"{self.left} "
+
+        async def close(self) -> None:
+            self.closed = True
+
+    @llmobs.observe(kind="chat")
+    async def ask(prompt: str) -> Stream:
+        return Stream()
+
+    async def run() -> None:
+        whole = await ask("x")
+        assert [piece async for piece in whole] == ["1 ", "0 "]
+        cut = await ask("y")
+        assert await anext(cut) == "1 "
+        await cut.close()
+        assert cut.closed
+
+    asyncio.run(run())
+    llmobs.flush(10)
+    assert [texts(span, "output") for span in otlp.spans] == [["1 0 "], ["1 "]]
+
+
 def test_what_is_changed_after_the_call_is_not_in_the_span(start: Start) -> None:
     otlp = start()
     messages: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
@@ -631,17 +667,17 @@ def test_objects_that_misbehave_cost_their_own_text_alone(start: Start) -> None:
 
     @llmobs.observe(kind="chat")
     def fail(prompt: str) -> str:
-        class Worse(Exception):
+        class WorseError(Exception):
             def __str__(self) -> str:
                 raise RuntimeError("no str")
 
-        raise Worse
+        raise WorseError
 
     assert take(rude) is rude
     loop: list[Any] = []
     loop.append(loop)
     assert take(loop) is loop
-    with pytest.raises(Exception):  # noqa: B017, PT011 - a class of the function's own
+    with pytest.raises(Exception):  # noqa: B017 - a class of the function's own
         fail("x")
     llmobs.flush(10)
     assert len(otlp.spans) == 3

@@ -12,10 +12,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
-from llmobs.sdk.configure import Settings
 from llmobs.sdk.describe import SCOPE, describe, to_readable
 from llmobs.sdk.export import _encoded
-from llmobs.sdk.runtime import Runtime
+from llmobs.sdk.runtime import Runtime, Settings
 from llmobs.sdk.span import Spec, open_span
 from llmobs.sdk.wire import encode_request
 

@@ -30,8 +30,8 @@ def decode_metrics(
 
     Exponential histograms get explicit bounds: bucket by bucket from the most negative to the
     most positive, so that ``bucket_counts`` has one more entry than ``bounds``, as with others.
-    A summary has its quantiles in ``bounds``' place: its values stand in the attribute
-    ``quantiles`` as JSON. Points that say "no recorded value" are left out.
+    A summary has no buckets; its quantiles stand in the attribute ``quantiles``, as JSON.
+    Points that say "no recorded value" are left out.
 
     Args:
         requests: Each an ExportMetricsServiceRequest in protobuf.
@@ -106,8 +106,7 @@ def _explicit(point: Any) -> tuple[list[float], list[int]]:
     """Return bounds and counts of an exponential histogram's buckets, lowest first.
 
     Bucket i holds values in (base**i, base**(i + 1)] with base = 2**(2**-scale), and the
-    negative ones mirror it (OpenTelemetry, data model of metrics). Empty buckets at the ends
-    are dropped, those within are kept.
+    negative ones mirror it (OpenTelemetry, data model of metrics).
     """
     upper, counts = _side(point.scale, point.positive)
     lower, negative = _side(point.scale, point.negative)

@@ -94,6 +94,8 @@ def _inline(function: F) -> F:
 
 @_inline
 def _varint(buf: Bytes, p: Int, end: Int) -> tuple[Int, Int]:
+    if p < end and buf[p] < 128:  # nearly all tags and most lengths
+        return np.uint64(buf[p]), p + 1
     value = np.uint64(0)
     shift = 0
     while p < end and shift < 70:

@@ -28,6 +28,10 @@ class DriftDetector(Protocol):
     def onset_ns(self) -> int:
         """Time of the last unit that spoke for the reference; -1 before any."""
 
+    @property
+    def n_since_onset(self) -> int:
+        """Units since the onset."""
+
     def reset(self) -> None:
         """Start anew after an alarm; the reference stays."""
 

@@ -26,6 +26,8 @@ __all__ = ["NO_LEVEL", "Effect", "Monitor", "Recent", "Units", "is_known", "refe
 # Before a week is known, hours can't be told apart: routes only, gates doubled, provisional.
 SEASON_S: Final = 7 * 86_400.0
 PROVISIONAL_GATE: Final = 2.0
+# An alarm ends after so many times the units that it took to be found.
+RECOVERY_FACTOR: Final = 3
 _N_RECENT: Final = 256
 _N_EXAMPLES: Final = 5
 _N_HISTORY: Final = 200
@@ -145,6 +147,8 @@ class Monitor(ABC):
         "started_ns",
         "since_ns",
         "crossed_ns",
+        "crossed_at_unit",
+        "n_to_recover",
         "in_alarm",
         "n_monitors",
         "alarm_text",
@@ -174,7 +178,9 @@ class Monitor(ABC):
         self.provisional = True
         self.started_ns = -1
         self.since_ns = -1  # since when it has been in its state
-        self.crossed_ns = -1
+        self.crossed_ns = -1  # when the evidence last reached the threshold …
+        self.crossed_at_unit = 0  # … how many units had been judged by then …
+        self.n_to_recover = 0  # … and how many quiet ones end the alarm
         self.in_alarm = False
         self.n_monitors = 1
         self.alarm_text = ""
@@ -262,8 +268,11 @@ class Monitor(ABC):
         return findings
 
     def _is_over(self, clock_ns: int) -> bool:
+        """Whether the change has passed: had it lasted, it would have been found again."""
         is_low = self.log_e < self.log_threshold / 2
-        return is_low and clock_ns - self.crossed_ns >= self.settings.cooldown_s * 1e9
+        n_units = self.detector.n_units - self.crossed_at_unit
+        is_late = clock_ns - self.crossed_ns >= self.settings.cooldown_s * 1e9
+        return is_low and is_late and n_units >= self.n_to_recover
 
     def _pin_if_due(self, clock_ns: int) -> None:
         if self.reference is None or self.started_ns < 0 or not self.is_quiet:
@@ -296,6 +305,7 @@ class Monitor(ABC):
         self.units_a_day = max(1.0, units_a_day)
         self.level = level
         self.n_references += 1
+        self.crossed_at_unit = 0
         self.recent.clear()
         if self.n_references == 1:
             self.since_ns = clock_ns
@@ -319,7 +329,11 @@ class Monitor(ABC):
                     findings.append(self._finding(at_ns))
                     self.in_alarm = True
                     self.since_ns = at_ns
+                    self.n_to_recover = 0
                 self.crossed_ns = at_ns
+                self.crossed_at_unit = self.detector.n_units
+                n_to_recover = RECOVERY_FACTOR * self.detector.n_since_onset
+                self.n_to_recover = max(self.n_to_recover, n_to_recover)
                 self._record(at_ns)
                 self.detector.reset()
         return findings

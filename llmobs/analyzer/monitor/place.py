@@ -181,11 +181,7 @@ class Place:
             order = np.lexsort((events, rows))
             rows, events = rows[order], events[order]
             units = Units(calls.at_ns[rows], calls.traces[rows], events, events)
-            n_references = monitor.n_references
             findings += monitor.observe(units, clock_ns, n_monitors)
-            if monitor.n_references != n_references:
-                # Sessions that opened before this reference was pinned were not charged.
-                self.sessions.flags[:, _TURNED + j] = True
         return findings
 
     def _judge_closed(self, closed: Closed, clock_ns: int, n_monitors: int) -> list[Finding]:

@@ -22,8 +22,9 @@ class MonitorSettings:
         false_pages_budget: Pages without cause that all monitors together may send …
         budget_days: … in so many days.
         units_a_day: Sessions a day of one feature, for the budget; None: as in the reference.
-        cooldown_s: An alarm ends when the evidence has stayed low for so long; until then
-            the same monitor sends nothing about the same place.
+        cooldown_s: An alarm ends when the evidence has stayed low for so long, and for three
+            times the sessions that it took to find the change; until then the same monitor
+            sends nothing about the same place.
         max_places: Places (service, environment, feature) watched on their own; calls of
             further ones are watched together as "(other)".
         max_open_sessions: Open sessions of one place; beyond, the longest idle are closed.

@@ -29,6 +29,7 @@ from llmobs.records import (
 __all__ = ["Attributes", "Extra", "text_array"]
 
 Rows = npt.NDArray[np.int64]
+_NONE = np.empty(0, np.int64)
 Mask = npt.NDArray[np.bool_]
 
 
@@ -143,10 +144,6 @@ class Attributes:
         """Return one value as text."""
         return self._number_text(row) if self._is_number[row] else self._text[row].as_py()
 
-    def is_string(self, row: int) -> bool:
-        """Return whether a value was sent as a string, not as a list, a map or a number."""
-        return bool(self._kind[row] == VALUE_STRING)
-
     def numbers(self, rows: Rows) -> FloatArray:
         """Return values as numbers; NaN where the row is -1 or holds none."""
         out = np.full(len(rows), np.nan)
@@ -227,17 +224,21 @@ class Attributes:
     def _above(self, rows: Rows, resources: Rows, scopes: Rows) -> tuple[Rows, Rows]:
         """Return the rows that spans of scope 0, 1, … inherit, and where each scope begins."""
         n_scopes = int(scopes.max(initial=-1)) + 1
-        resource_of = np.full(n_scopes, -1)
+        resource_of = np.zeros(n_scopes, np.int64)
         resource_of[scopes] = resources
+        of_scopes = self._by_owner(rows, OWNER_SCOPE)
+        of_resources = self._by_owner(rows, OWNER_RESOURCE)
         parts = []
-        for scope in range(n_scopes):
-            of_scope = (self._owner_kind[rows] == OWNER_SCOPE) & (self._owner[rows] == scope)
-            of_resource = (self._owner_kind[rows] == OWNER_RESOURCE) & (
-                self._owner[rows] == resource_of[scope]
-            )
-            parts.append(np.concatenate([rows[of_scope], rows[of_resource]]))
-        starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-        return np.concatenate([*parts, np.empty(0, np.int64)]).astype(np.int64), starts
+        for scope, resource in enumerate(resource_of.tolist()):
+            parts += [of_scopes.get(scope, _NONE), of_resources.get(resource, _NONE)]
+        lengths = np.array([len(part) for part in parts], np.int64)
+        starts = np.concatenate([[0], np.cumsum(lengths)])[::2]
+        return np.concatenate([*parts, _NONE]), starts
+
+    def _by_owner(self, rows: Rows, owner_kind: int) -> dict[int, Rows]:
+        rows = rows[self._owner_kind[rows] == owner_kind]
+        owners, starts = np.unique(self._owner[rows], return_index=True)
+        return dict(zip(owners.tolist(), np.split(rows, starts[1:]), strict=len(owners) > 0))
 
     @cached_property
     def _is_number(self) -> Mask:

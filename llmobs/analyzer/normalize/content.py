@@ -97,9 +97,9 @@ def _tools(
     if not is_tool.any():
         return
     for i, text in _each(attributes, TOOL_INPUTS, dialects, is_tool):
-        out.input_text[i] = text
+        out.input_text[i] = messages.unquoted(text)
     for i, text in _each(attributes, TOOL_OUTPUTS, dialects, is_tool):
-        out.output_text[i] = text
+        out.output_text[i] = messages.unquoted(text)
 
 
 def _inputs(
@@ -138,10 +138,10 @@ def _vercel_parts(attributes: Attributes, mask: Mask, out: Content) -> None:
     found: dict[int, list[dict[str, Any]]] = {}
     for key, make in ((_VERCEL_REASONING, _reasoning), (_VERCEL_CALLS, _calls)):
         rows = attributes.rows_of(key)
+        rows = rows[mask[attributes.owners(rows)]]
+        attributes.use(rows)
         for row, i in zip(rows.tolist(), attributes.owners(rows).tolist(), strict=True):
-            if mask[i]:
-                found.setdefault(i, []).extend(make(attributes.text(row)))
-                attributes.use(np.array([row]))
+            found.setdefault(i, []).extend(make(attributes.text(row)))
     for i, parts in found.items():
         if out.output_text[i]:
             parts.append({"type": "text", "content": out.output_text[i]})
@@ -168,10 +168,10 @@ def _flattened(attributes: Attributes, mask: Mask, out: Content) -> None:
             if not path[:1].isdecimal():
                 continue
             rows = attributes.rows_of(key)
+            rows = rows[mask[attributes.owners(rows)]]
+            attributes.use(rows)
             for row, i in zip(rows.tolist(), attributes.owners(rows).tolist(), strict=True):
-                if mask[i]:
-                    found.setdefault(i, []).append((path, attributes.text(row)))
-                    attributes.use(np.array([row]))
+                found.setdefault(i, []).append((path, attributes.text(row)))
         for i, fields in found.items():
             _FLATTENED[family.target](out, i, messages.regroup(fields, family.inner))
 

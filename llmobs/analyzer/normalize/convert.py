@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from llmobs.analyzer.normalize.mapping import VALUES
@@ -60,13 +60,17 @@ def sampling_weight(trace_state: str) -> float:
     return 2.0**56 / (2**56 - threshold)
 
 
-def instant_ns(text: str) -> float:
-    """Return a time in ISO 8601, quoted or not, as ns since 1970; NaN for anything else."""
+def instant_ns(text: str) -> int | None:
+    """Return a time in ISO 8601, quoted or not, as ns since 1970; None for anything else."""
     try:
         at = datetime.fromisoformat(text.strip('"'))
     except ValueError:
-        return float("nan")
-    return at.timestamp() * 1e9
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return (at - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def usage(text: str) -> Mapping[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import numpy as np
@@ -68,6 +69,8 @@ def fold(part: RawPart) -> list[Extra]:
         elif name in _MESSAGES:
             sink = outputs if name == "gen_ai.choice" else inputs
             sink.setdefault(span, []).extend(_messages(attributes, _MESSAGES[name]))
+            if reason := attributes.get("finish_reason"):
+                extras.append(Extra(span, semconv.GEN_AI_RESPONSE_FINISH_REASONS, plain(reason)))
         else:
             others.setdefault(span, []).append(
                 {"name": name, "ts_ns": event["ts_ns"], "attributes": attributes}
@@ -113,8 +116,6 @@ def _messages(attributes: dict[str, Any], role: str) -> list[Any]:
 
 
 def _loads(text: str) -> Any:
-    import json
-
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

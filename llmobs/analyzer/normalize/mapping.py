@@ -467,6 +467,7 @@ VALUES: Final[Mapping[str, Mapping[str, str]]] = {
         "moonshot": "moonshot_ai",
         "watsonx": "ibm.watsonx.ai",
         "langchain": "",
+        semconv.PROVIDER_UNKNOWN: "",
     },
     "finish_reason": {
         "tool_calls": "tool_call",

@@ -13,13 +13,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 __all__ = [
+    "Message",
     "Texts",
     "canonical",
+    "document_text",
+    "documents_text",
     "dumps",
+    "flattened_message",
     "input_texts",
     "instructions_text",
+    "messages_of",
     "output_text",
     "plain",
+    "quick_input",
+    "quick_output",
+    "read_canonical",
+    "regroup",
+    "unquoted",
 ]
 
 Message = dict[str, Any]
@@ -69,6 +79,12 @@ def plain(value: Any) -> str:
     if isinstance(value, str):
         return value
     return "" if value is None else dumps(value)
+
+
+def unquoted(text: str) -> str:
+    """Return the string that a JSON string holds; any other text as it is."""
+    value = _json(text) if text.startswith('"') else None
+    return value if isinstance(value, str) else text
 
 
 # ── the commonest shape ──────────────────────────────────────────────────────────────────
@@ -224,11 +240,15 @@ def messages_of(value: Any, role: str) -> list[Message]:
 def _messages_of_dict(value: Mapping[str, Any], role: str) -> list[Message]:
     if "role" in value or "parts" in value:
         return [_message(value, role)]
+    if isinstance(value.get("args"), list) and isinstance(value.get("kwargs"), dict):
+        # OpenLLMetry: the arguments of a decorated function.
+        texts = [v for v in (*value["args"], *value["kwargs"].values()) if isinstance(v, str)]
+        return messages_of(texts[0] if len(texts) == 1 else dumps(value), role)
     if isinstance(value.get("kwargs"), dict):  # LangChain, serialized
         kind = value["id"][-1] if isinstance(value.get("id"), list) and value["id"] else ""
         return [_message({"role": _ROLES.get(str(kind), role), **value["kwargs"]}, role)]
-    if value.get("type") in _ROLES:
-        return [_message({"role": _ROLES[value["type"]], **value}, role)]
+    if said := _ROLES.get(str(value.get("type"))):
+        return [_message({"role": said, **value}, role)]
     for name in _WRAPPERS:
         if isinstance(value.get(name), (list, dict)):
             system = value.get("system")
@@ -253,7 +273,9 @@ def _message(value: Mapping[str, Any], role: str) -> Message:
         parts = _parts(content)
     if reasoning := value.get("reasoning_content"):
         parts.insert(0, {"type": "reasoning", "content": plain(reasoning)})
-    parts += [_tool_call(call) for call in value.get("tool_calls") or () if isinstance(call, dict)]
+    calls = value.get("tool_calls")
+    if isinstance(calls, list):
+        parts += [_tool_call(call) for call in calls if isinstance(call, dict)]
     message: Message = {"role": said, "parts": parts}
     if isinstance(value.get("name"), str):
         message["name"] = value["name"]
@@ -307,7 +329,7 @@ def _part(part: Any) -> Message:
             content = part.get("content", part.get("text", part.get("thinking")))
             return {"type": "reasoning", "content": plain(content)}
         case _:
-            return {**part, "type": part.get("type", "text")}
+            return {**part, "type": str(part.get("type", "text"))}
 
 
 def _tool_call(call: Mapping[str, Any]) -> Message:

@@ -218,8 +218,9 @@ def _numbers(
             out[name][i] = count if 0 <= count <= _ABSURD else np.nan
     rows = attributes.rows_of("langfuse.observation.completion_start_time")
     for row, i in zip(rows.tolist(), attributes.owners(rows).tolist(), strict=True):
-        waited = instant_ns(attributes.text(row)) - float(starts[i])
-        out["ttft_ns"][i] = waited if 0 <= waited <= _ABSURD else np.nan
+        at = instant_ns(attributes.text(row))
+        if at is not None and 0 <= at - int(starts[i]) <= _ABSURD:
+            out["ttft_ns"][i] = at - int(starts[i])
     return out
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from scipy.special import betaincinv
 
-from llmobs.measures.drift.evidence import Evidence, IntArray, Stateful, compiled, step
+from llmobs.measures.drift.evidence import Evidence, IntArray, Sequential, Stateful, compiled, step
 from llmobs.measures.drift.reference import CELLS_PER_ROUTE, shrunk_profile
-from llmobs.measures.drift.state import Tree
 from llmobs.records import FloatArray
 
 __all__ = ["CategoryE", "CategoryReference"]
@@ -53,7 +52,7 @@ def _judge(
 
 
 @dataclass
-class CategoryE(Stateful):
+class CategoryE(Sequential):
     """E-detector for "some category has a larger share than in the reference".
 
     The unit is the first call of a session: no waiting for its end, and no correlation within
@@ -71,16 +70,6 @@ class CategoryE(Stateful):
     null_shares: FloatArray
     evidence: Evidence
     n_units: int = 0
-
-    @property
-    def log_e(self) -> float:
-        """Natural log of the evidence; -inf before any."""
-        return self.evidence.log_e
-
-    @property
-    def onset_ns(self) -> int:
-        """Time of the last unit that spoke for the reference; -1 before any."""
-        return int(self.evidence.onset_ns[self.evidence.strongest])
 
     def top(self, n: int = 5) -> list[int]:
         """Return the categories with the most evidence, strongest first."""
@@ -110,15 +99,6 @@ class CategoryE(Stateful):
         n = int(_judge(at_ns, cells, codes, self.null_shares, _DELTAS, threshold, arrays))
         self.n_units += n
         return n
-
-    def reset(self) -> None:
-        """Forget the evidence; the reference stays."""
-        self.evidence.reset()
-
-    @classmethod
-    def from_tree(cls, tree: Tree) -> Self:
-        """Return the detector that `to_tree` was called on."""
-        return cls(**tree | {"evidence": Evidence.from_tree(tree["evidence"])})
 
 
 @dataclass

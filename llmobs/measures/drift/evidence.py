@@ -27,7 +27,16 @@ import numpy.typing as npt
 from llmobs.measures.drift.state import Tree
 from llmobs.records import FloatArray
 
-__all__ = ["CAP", "Evidence", "IntArray", "Stateful", "compiled", "log_threshold", "step"]
+__all__ = [
+    "CAP",
+    "Evidence",
+    "IntArray",
+    "Sequential",
+    "Stateful",
+    "compiled",
+    "log_threshold",
+    "step",
+]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -138,6 +147,37 @@ class Evidence(Stateful):
         self.n[:] = 0
         self.observed[:] = 0
         self.expected[:] = 0
+
+
+class Sequential(Stateful):
+    """What the four detectors share: their evidence, and how it is read."""
+
+    evidence: Evidence
+    n_units: int
+
+    @property
+    def log_e(self) -> float:
+        """Natural log of the evidence against "as in the reference"; -inf before any."""
+        return self.evidence.log_e
+
+    @property
+    def onset_ns(self) -> int:
+        """Time of the last unit that spoke for the reference; -1 before any."""
+        return int(self.evidence.onset_ns[self.evidence.strongest])
+
+    @property
+    def n_since_onset(self) -> int:
+        """Units since the onset."""
+        return int(self.evidence.n[self.evidence.strongest])
+
+    def reset(self) -> None:
+        """Forget the evidence; the reference stays."""
+        self.evidence.reset()
+
+    @classmethod
+    def from_tree(cls, tree: Tree) -> Self:
+        """Return the detector that `to_tree` was called on."""
+        return super().from_tree(tree | {"evidence": Evidence.from_tree(tree["evidence"])})
 
 
 @compiled

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from llmobs.measures.drift.evidence import Evidence, IntArray, Stateful, compiled, step
+from llmobs.measures.drift.evidence import Evidence, IntArray, Sequential, Stateful, compiled, step
 from llmobs.measures.drift.reference import (
     CELLS_PER_ROUTE,
     Blocks,
@@ -63,7 +63,7 @@ def _judge(
 
 
 @dataclass
-class MeanE(Stateful):
+class MeanE(Sequential):
     """Two-sided e-detector for a mean, with the smallest change that matters in its null.
 
     Attributes:
@@ -81,16 +81,6 @@ class MeanE(Stateful):
     gate: float
     evidence: Evidence
     n_units: int = 0
-
-    @property
-    def log_e(self) -> float:
-        """Natural log of the evidence; -inf before any."""
-        return self.evidence.log_e
-
-    @property
-    def onset_ns(self) -> int:
-        """Time of the last unit that spoke for the reference; -1 before any."""
-        return int(self.evidence.onset_ns[self.evidence.strongest])
 
     @property
     def since_onset(self) -> tuple[float, float, int]:
@@ -141,15 +131,6 @@ class MeanE(Stateful):
         )
         self.n_units += n
         return n, payoffs
-
-    def reset(self) -> None:
-        """Forget the evidence; the reference stays."""
-        self.evidence.reset()
-
-    @classmethod
-    def from_tree(cls, tree: Tree) -> Self:
-        """Return the detector that `to_tree` was called on."""
-        return cls(**tree | {"evidence": Evidence.from_tree(tree["evidence"])})
 
 
 @dataclass

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from scipy.special import betaincinv
 
-from llmobs.measures.drift.evidence import Evidence, IntArray, Stateful, compiled, step
-from llmobs.measures.drift.state import Tree
+from llmobs.measures.drift.evidence import (
+    CAP,
+    Evidence,
+    IntArray,
+    Sequential,
+    Stateful,
+    compiled,
+    step,
+)
 from llmobs.records import FloatArray
 
 __all__ = ["OPENED", "TURNED", "RateE", "RateReference"]
@@ -35,18 +42,18 @@ def _judge(
     threshold: float,
     evidence: tuple[Any, ...],
 ) -> int:
-    """Charge each session as negative when it opens, put it right when it turns."""
+    """Charge each session when it opens, pay back when it turns; return the events judged."""
     sums, peaks, _, _, observed, _ = evidence
     for i in range(len(events)):
         mean = 0.0
         for k in range(len(rates)):
-            no = (1.0 - rates[k]) / (1.0 - null_rate)
-            if events[i] == 0:
-                step(k, no, at_ns[i], 0.0, null_rate, evidence)
+            if events[i] == OPENED:
+                charge = 1.0 - (rates[k] - null_rate)
+                step(k, charge, at_ns[i], 0.0, null_rate, evidence)
             else:
-                yes = rates[k] / null_rate / no
-                sums[k] = min(sums[k] * yes, 1e200)
-                peaks[k] = min(peaks[k] * yes, 1e200)
+                yes = rates[k] / null_rate
+                sums[k] = min(sums[k] * yes, CAP)
+                peaks[k] = min(peaks[k] * yes, CAP)
                 observed[k] += 1.0
             mean += sums[k]
         if mean >= threshold * len(rates):
@@ -55,14 +62,14 @@ def _judge(
 
 
 @dataclass
-class RateE(Stateful):
+class RateE(Sequential):
     """E-detector for the share of sessions with at least one positive call.
 
-    A session is charged as negative when its first call is judged, and turned into a positive
-    when the first positive call arrives: nothing waits for a session to end. At any moment the
-    product of ratios is at most the likelihood ratio of what was seen so far (a session that
-    may still turn is charged in full), so the early positives that come before the negatives
-    have closed can't raise false evidence.
+    A session is charged when its first call is judged, and pays back when its first positive
+    call arrives: nothing waits for a session to end. Against the alternative rate q > p an
+    opened session multiplies a product by 1 - (q - p), a turned one by q / p. Whether sessions
+    turn at once (mean ratio 1 - (q - p)^2) or long after, among others (as many turn as once
+    opened: mean ratio 1), no product grows on average while the rate is at most p.
 
     Attributes:
         reference_rate: Share of positive sessions in the reference.
@@ -75,16 +82,6 @@ class RateE(Stateful):
     null_rate: float
     evidence: Evidence
     n_units: int = 0
-
-    @property
-    def log_e(self) -> float:
-        """Natural log of the evidence; -inf before any."""
-        return self.evidence.log_e
-
-    @property
-    def onset_ns(self) -> int:
-        """Time of the last unit that spoke for the reference; -1 before any."""
-        return int(self.evidence.onset_ns[self.evidence.strongest])
 
     @property
     def since_onset(self) -> tuple[int, int]:
@@ -110,15 +107,6 @@ class RateE(Stateful):
         n = int(_judge(at_ns, events, self.null_rate, rates, threshold, arrays))
         self.n_units += int((events[:n] == OPENED).sum())
         return n
-
-    def reset(self) -> None:
-        """Forget the evidence; the reference stays."""
-        self.evidence.reset()
-
-    @classmethod
-    def from_tree(cls, tree: Tree) -> Self:
-        """Return the detector that `to_tree` was called on."""
-        return cls(**tree | {"evidence": Evidence.from_tree(tree["evidence"])})
 
 
 @dataclass

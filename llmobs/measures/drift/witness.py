@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from llmobs.measures.drift.evidence import Evidence, IntArray, Stateful, compiled, step
+from llmobs.measures.drift.evidence import Evidence, IntArray, Sequential, Stateful, compiled, step
 from llmobs.measures.drift.reference import Blocks, reference_error
 from llmobs.measures.drift.state import Tree
 from llmobs.records import FloatArray
@@ -108,7 +108,7 @@ def _judge(
 
 
 @dataclass
-class WitnessE(Stateful):
+class WitnessE(Sequential):
     """E-detector for the mean of vectors, with a learned witness and no whitening.
 
     The witness is an average of the units before; the next unit is bet to lie along it. What
@@ -138,16 +138,6 @@ class WitnessE(Stateful):
     direction: FloatArray
     n_units: int = 0
     n_since_reset: int = 0
-
-    @property
-    def log_e(self) -> float:
-        """Natural log of the evidence; -inf before any."""
-        return self.evidence.log_e
-
-    @property
-    def onset_ns(self) -> int:
-        """Time of the last unit that spoke for the reference; -1 before any."""
-        return int(self.evidence.onset_ns[self.evidence.strongest])
 
     @property
     def since_onset(self) -> tuple[float, int]:
@@ -194,15 +184,10 @@ class WitnessE(Stateful):
 
     def reset(self) -> None:
         """Forget the evidence and the witness; the reference stays."""
-        self.evidence.reset()
+        super().reset()
         self.witness[:] = 0
         self.direction[:] = 0
         self.n_since_reset = 0
-
-    @classmethod
-    def from_tree(cls, tree: Tree) -> Self:
-        """Return the detector that `to_tree` was called on."""
-        return cls(**tree | {"evidence": Evidence.from_tree(tree["evidence"])})
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from scipy import sparse
 if TYPE_CHECKING:
     from llmobs.measures.text.encoder import TextEncoder, WordTable
 
-__all__ = ["N_BUCKETS", "TextFeatures"]
+__all__ = ["N_BUCKETS", "TextFeatures", "Windows"]
 
 _BITS: Final = 18
 N_BUCKETS: Final = 2 << _BITS
@@ -22,6 +22,29 @@ N_BUCKETS: Final = 2 << _BITS
 
 _WORDS: Final = np.uint64(1 << _BITS)
 _PAIR: Final = np.uint64(1_000_003)  # an odd prime, so that "a b" and "b a" part
+
+
+# A window holds a sentence, and half of it overlaps. Of 64, 40, 32, 24 and 16 words the
+# smallest found the most: held-out attacks among 150 benign words at 0.73 instead of 0.58, at
+# the same false alarms. Shorter texts are judged as a whole only: no gain, and three times the
+# work.
+WINDOW_WORDS: Final = 16
+WINDOW_STRIDE: Final = 8
+UNCUT_WORDS: Final = 48
+
+
+class Windows(NamedTuple):
+    """Pieces of long texts.
+
+    Attributes:
+        features: One row a window.
+        owners: The text that each was cut from, ascending, shape (n_windows,).
+        starts: Position of its first word there.
+    """
+
+    features: TextFeatures
+    owners: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -101,29 +124,29 @@ class TextFeatures:
             return self
         return self._cut(self.offsets[:-1], np.minimum(self.n_words, n_words), self.texts)
 
-    def windows(
-        self, n_words: int, stride: int
-    ) -> tuple[TextFeatures, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Cut every text that is longer than a window into overlapping windows.
+    @cached_property
+    def windows(self) -> Windows:
+        """Long texts cut into windows of about a sentence."""
+        return self.cut(WINDOW_WORDS, WINDOW_STRIDE, longer_than=UNCUT_WORDS)
+
+    def cut(self, n_words: int, stride: int, *, longer_than: int) -> Windows:
+        """Cut long texts into overlapping windows; the last of a text ends where it ends.
 
         Args:
             n_words: Length of a window, in words.
             stride: From the start of one window to the next, in words; at most `n_words`.
-
-        Returns:
-            The windows' features; the row that each was cut from, ascending; the position of
-            its first word. The last window of a text ends where the text ends.
+            longer_than: Texts of at most that many words are left out; at least `n_words`.
         """
-        long = np.flatnonzero(self.n_words > n_words)
+        long = np.flatnonzero(self.n_words > longer_than)
         per_text = 1 + -(-(self.n_words[long] - n_words) // stride)
         owner = np.repeat(long, per_text)
         nth = np.arange(len(owner)) - np.repeat(np.cumsum(per_text) - per_text, per_text)
         start = np.minimum(nth * stride, self.n_words[owner] - n_words)
         lengths = np.full(len(owner), n_words, np.int64)
-        cut = self._cut(
+        features = self._cut(
             self.offsets[owner] + start, lengths, [self.texts[i] for i in owner.tolist()]
         )
-        return cut, owner, start
+        return Windows(features, owner, start)
 
     def _cut(
         self,

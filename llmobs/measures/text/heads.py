@@ -17,8 +17,6 @@ from llmobs.measures.text.encoder import as_features, packaged, weights
 from llmobs.measures.text.features import N_BUCKETS, TextFeatures
 
 __all__ = [
-    "WINDOW_STRIDE",
-    "WINDOW_WORDS",
     "Head",
     "Judgement",
     "Lexicon",
@@ -30,10 +28,6 @@ __all__ = [
 ]
 
 _Floats: TypeAlias = npt.NDArray[np.float64]
-
-# A window holds a paragraph; half of it overlaps, so that no sentence is always cut in two.
-WINDOW_WORDS: Final = 64
-WINDOW_STRIDE: Final = 32
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ class Judgement(NamedTuple):
 class Head:
     """A logistic regression on [embedding | n-grams], with its calibration folded in.
 
-    A text longer than a window is judged twice: as a whole and as its worst window. The more
+    A long text is judged twice: as a whole and as its worst window. The more
     windows, the higher the worst of them lies by chance; `window_penalty` times the log of
     their number takes that back, so that a long text is not suspicious for being long.
 
@@ -114,7 +108,7 @@ class Head:
         logits = self.logits(features)
         positions = np.full(len(features), -1, np.int64)
         if np.isfinite(self.window_penalty):
-            windows, owners, starts = features.windows(WINDOW_WORDS, WINDOW_STRIDE)
+            windows, owners, starts = features.windows
             if len(owners):
                 worst, which, counts = worst_window(self.logits(windows), owners)
                 rows = owners[which]

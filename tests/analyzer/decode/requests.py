@@ -48,16 +48,21 @@ values = st.recursive(
     ),
     max_leaves=8,
 )
-attributes = st.lists(
-    st.builds(KeyValue, key=st.sampled_from(KEYS), value=st.none() | values), max_size=8
-)
+pairs = st.builds(KeyValue, key=st.sampled_from(KEYS), value=st.none() | values)
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
 
 
 @st.composite
-def trace_requests(draw: st.DrawFn) -> bytes:
-    """Draw a request with what OTLP allows, in the order that protobuf writes it."""
+def trace_requests(draw: st.DrawFn, *, distinct: bool) -> bytes:
+    """Draw a request with what OTLP allows, in the order that protobuf writes it.
+
+    Args:
+        draw: Hypothesis' own.
+        distinct: Whether an owner has each key once at most, as it should.
+    """
+    key = (lambda pair: pair.key) if distinct else None
+    attributes = st.lists(pairs, max_size=8, unique_by=key)
     request = ExportTraceServiceRequest()
     for _ in range(draw(st.integers(0, 2))):
         of_resource = request.resource_spans.add(schema_url=draw(texts))
@@ -77,7 +82,7 @@ def trace_requests(draw: st.DrawFn) -> bytes:
                     parent_span_id=draw(st.binary(max_size=9)),
                     trace_state=draw(texts),
                     name=draw(texts),
-                    kind=draw(st.integers(-(2**31), 2**31 - 1)),  # type: ignore[arg-type]
+                    kind=draw(st.integers(-(2**31), 2**31 - 1)),
                     flags=draw(u32),
                     start_time_unix_nano=draw(u64),
                     end_time_unix_nano=draw(u64),
@@ -128,7 +133,7 @@ def sample(seed: int) -> bytes:
                 return _of_map(pairs)
 
     def pairs(n: int) -> list[KeyValue]:
-        return [KeyValue(key=rnd.choice(KEYS), value=value()) for _ in range(n)]
+        return [KeyValue(key=rnd.choice((*KEYS, *"bcdefghij")), value=value()) for _ in range(n)]
 
     request = ExportTraceServiceRequest()
     of_resource = request.resource_spans.add(schema_url="s")
@@ -142,7 +147,7 @@ def sample(seed: int) -> bytes:
             trace_id=rnd.randbytes(16),
             span_id=rnd.randbytes(8),
             name=text(),
-            kind=3,  # type: ignore[arg-type]
+            kind=3,
             flags=257,
             start_time_unix_nano=rnd.getrandbits(64),
             trace_state="ot=th:8",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -28,8 +29,8 @@ def one_span(*attributes: KeyValue) -> ExportTraceServiceRequest:
 
 
 @pytest.mark.usefixtures("warm")
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(trace_requests())
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(trace_requests(distinct=True))
 def test_the_scan_gives_the_very_same_tables_as_upb(body: bytes) -> None:
     fast, slow = scanned([body]), decode_spans_upb([body])
     assert contents(fast) == contents(slow)
@@ -39,12 +40,19 @@ def test_the_scan_gives_the_very_same_tables_as_upb(body: bytes) -> None:
 
 
 @pytest.mark.usefixtures("warm")
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(trace_requests(distinct=False))
+def test_keys_sent_twice_are_read_as_upb_reads_them(body: bytes) -> None:
+    assert contents(decode_spans([body])) == contents(decode_spans_upb([body]))
+
+
+@pytest.mark.usefixtures("warm")
 def test_mutated_bytes_get_the_verdict_and_the_spans_that_upb_gives() -> None:
     rnd = random.Random(20261124)
     n_scanned = n_rejected = 0
     for i in range(4000):
         body = bytearray(sample(i % 40))
-        for _ in range(rnd.randrange(1, 4)):
+        for _ in range(rnd.randrange(1, 3)):
             at = rnd.randrange(len(body))
             match rnd.randrange(5):
                 case 0:
@@ -65,7 +73,7 @@ def test_mutated_bytes_get_the_verdict_and_the_spans_that_upb_gives() -> None:
         n_rejected += len(fast.rejected)
         n_scanned += spans_module._scan_part(spans_module._scan, [bytes(body)]) is not None
     assert n_rejected > 1000, "mutations have to break requests"
-    assert n_scanned > 500, "and have to leave some to the scan"
+    assert n_scanned > 300, "and have to leave some to the scan"
 
 
 @pytest.mark.usefixtures("warm")
@@ -105,10 +113,10 @@ def test_a_poisoned_request_costs_the_others_nothing() -> None:
 
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("decode", [decode_spans, decode_spans_upb])
-def test_bad_utf8_is_replaced_and_counted(decode: type[RawSpans]) -> None:
+def test_bad_utf8_is_replaced_and_counted(decode: Callable[[list[bytes]], RawSpans]) -> None:
     request = one_span(KeyValue(key="k", value=AnyValue(string_value="abcd")))
     body = request.SerializeToString().replace(b"abcd", b"ab\xffd")
-    raw = decode_spans([sample(1), body]) if decode is decode_spans else decode_spans_upb([body])
+    raw = decode([sample(1), body])
     assert raw.repairs == {"invalid_utf8": 1}
     assert not raw.rejected
     assert contents(raw)[-1]["attributes"] == [("k", 1, 0, "ab�d")]

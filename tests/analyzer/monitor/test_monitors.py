@@ -156,6 +156,20 @@ def test_an_alarm_is_told_once_and_ends_when_the_change_has_passed() -> None:
     assert changes == ["learning", "watching", "alarm", "watching"]
 
 
+def test_a_change_that_lasts_is_told_once_however_short_the_cool_down() -> None:
+    traffic = Traffic(
+        seed=2,
+        duration_s=150.0,
+        incidents=(Incident("errors", 60.0, 0.05),),
+        sessions_a_s={"assistant": 8.0},
+    )
+    settings = MonitorSettings(
+        reference_s=45.0, min_reference_units=200, session_idle_s=3.0, cooldown_s=1.0
+    )
+    findings = run(Monitors(settings), traffic.batches())
+    assert [finding.monitor for finding in findings] == ["calls.errors"]
+
+
 def test_sessions_end_without_further_traffic() -> None:
     traffic = Traffic(seed=0, duration_s=15.0, sessions_a_s={"assistant": 10.0}, call_gap_s=0.2)
     monitors = Monitors(FAST)

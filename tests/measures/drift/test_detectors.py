@@ -53,14 +53,22 @@ def mean_delay(rng: np.random.Generator, *, shift_sd: float, n_reference: int = 
 
 
 def rate_delay(
-    rng: np.random.Generator, *, rate: float, before: float, n_reference: int = 400
+    rng: np.random.Generator,
+    *,
+    rate: float,
+    before: float,
+    n_reference: int = 400,
+    most_late: int = 1,
 ) -> int | None:
+    """Up to `most_late` - 1 other sessions open before a positive one turns."""
     reference = RateReference(n_reference, int(rng.binomial(n_reference, before)))
     detector = reference.detector(lift=0.2, floor=0.005)
-    events: list[int] = []
-    for positive in rng.random(N_UNITS) < rate:
-        events += [0, 1] if positive else [0]
-    detector.update(np.arange(len(events)), np.array(events), THRESHOLD)
+    positive = np.flatnonzero(rng.random(N_UNITS) < rate)
+    turns = positive + rng.integers(0, most_late, len(positive))
+    turns = turns[turns < N_UNITS]
+    events = np.repeat([0, 1], [N_UNITS, len(turns)])
+    events = events[np.argsort(np.concatenate([np.arange(N_UNITS), turns]), kind="stable")]
+    detector.update(np.arange(len(events)), events, THRESHOLD)
     return detector.n_units if detector.log_e >= THRESHOLD else None
 
 
@@ -104,6 +112,8 @@ def witness_delay(
         lambda rng: rate_delay(rng, rate=0.0, before=0.0),
         lambda rng: rate_delay(rng, rate=0.002, before=0.002),
         lambda rng: rate_delay(rng, rate=0.05, before=0.05),
+        lambda rng: rate_delay(rng, rate=0.02, before=0.02, n_reference=4000, most_late=60),
+        lambda rng: rate_delay(rng, rate=0.2, before=0.2, n_reference=4000, most_late=60),
         lambda rng: category_delay(rng, mixed=0.0),
         lambda rng: category_delay(rng, mixed=0.0, n_reference=100),
         lambda rng: witness_delay(rng, shift_sd=0.0),
@@ -115,6 +125,8 @@ def witness_delay(
         "rate-zero",
         "rate-rare",
         "rate",
+        "rate-late",
+        "rate-frequent-late",
         "category",
         "category-short",
         "witness",
@@ -135,7 +147,7 @@ def test_streams_like_their_reference_stay_within_the_budget(
         (lambda rng: mean_delay(rng, shift_sd=-1.0), 100),
         (lambda rng: mean_delay(rng, shift_sd=0.5), 350),
         (lambda rng: rate_delay(rng, rate=0.1, before=0.002), 130),
-        (lambda rng: rate_delay(rng, rate=0.3, before=0.05), 60),
+        (lambda rng: rate_delay(rng, rate=0.3, before=0.05), 75),
         (lambda rng: category_delay(rng, mixed=0.2), 80),
         (lambda rng: category_delay(rng, mixed=0.5), 40),
         (lambda rng: witness_delay(rng, shift_sd=2.0), 100),

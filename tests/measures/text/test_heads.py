@@ -19,7 +19,7 @@ from llmobs.measures.text import (
     toxicity,
 )
 from llmobs.measures.text.heads import Head, worst_window
-from llmobs.measures.text.train.corpora import Corpora, is_held_out, padded
+from llmobs.measures.text.train.corpora import Corpora, padded
 
 HELD_OUT = Corpora(Path(__file__).parent / "data", held_out=True)
 Floats = npt.NDArray[np.float64]
@@ -89,7 +89,7 @@ def test_an_attack_inside_a_long_text_is_found_and_placed() -> None:
     values, positions = head.judge(hidden)
     assert values[0] >= head.threshold > values[1]
     place = TextEncoder.load().encode([before]).n_words[0]
-    assert place - 64 <= positions[0] <= place + 10
+    assert place - 16 <= positions[0] <= place + 10
 
 
 def test_long_benign_texts_are_not_suspicious_for_being_long() -> None:
@@ -160,10 +160,10 @@ def test_more_windows_need_a_worse_one() -> None:
         whole_penalty=100.0,
         window_penalty=1.0,
     )
-    words = [" ".join(["word"] * n) for n in (10, 96, 160)]
+    words = [" ".join(["word"] * n) for n in (48, 56, 160)]
     values = head.judge(TextEncoder.load().encode(words)).probabilities
-    # No window, two and four: the logit 0 less 1 · ln(number of windows).
-    np.testing.assert_allclose(values, [1 / 2, 1 / 3, 1 / 5])
+    # No window, 6 and 19: the logit 0 less 1 · ln(number of windows).
+    np.testing.assert_allclose(values, [1 / 2, 1 / 7, 1 / 20])
 
 
 def test_relevance_tells_an_answer_to_something_else() -> None:

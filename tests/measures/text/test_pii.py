@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -52,7 +54,7 @@ def test_personal_data_is_found_where_it_stands(text: str, kind: str, value: str
     [
         "order 4111111111111112 is late",  # wrong check digit
         "order 4111111111111111 is late",  # right by luck, but an order
-        "DE89 3704 0044 0532 0130 01",  # wrong remainder
+        "DE89370400440532013001",  # wrong remainder
         "see part 536-90-4399 in the log",
         "version 1.2.3.4 of the driver",
         "std::vector and a::b::c",
@@ -74,7 +76,7 @@ def test_one_in_a_hundred_look_alikes_at_most_is_taken_for_personal_data() -> No
     def digits(n: int) -> str:
         return "".join(rng.choice("0123456789") for _ in range(n))
 
-    makers = (
+    makers: tuple[Callable[[], str], ...] = (
         lambda: digits(10),
         lambda: f"1{digits(12)}",
         lambda: f"{digits(4)}-{digits(4)}",
@@ -115,7 +117,7 @@ def test_spans_are_in_order_apart_and_inside_the_text(text: str) -> None:
     spans = pii([text])[0]
     assert all(0 <= span.start < span.end <= len(text) for span in spans)
     assert all(0 < span.confidence <= 1 for span in spans)
-    assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(spans))
 
 
 def test_check_digits_follow_their_standards() -> None:

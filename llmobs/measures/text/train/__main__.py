@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types  # type: ignore[import-untyped]  # ships no types
 from tokenizers import Tokenizer
 
 from llmobs.measures.text.encoder import TextEncoder, packaged, weights
@@ -24,7 +24,7 @@ from llmobs.measures.text.train.fit import Task, fit_head, ngram_idf, profanity_
 from llmobs.measures.text.train.templates import fill
 
 _SEED: Final = 20261124
-_BENIGN_WORDS: Final = (60, 120, 170, 320, 640)
+_BENIGN_WORDS: Final = (60, 120, 170, 320, 640)  # from the least that is cut
 # Between ½ (fewer alarms on "kill a process") and 1 (best AUC on a source of its own).
 _LEXICON_SHARE: Final = 0.75
 _OPENING_WORDS: Final = 80  # a refusal says so in its first sentences

@@ -39,7 +39,7 @@ def is_held_out(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Corpora:
-    """A folder of ``NAME.jsonl.gz`` files; `data/README.md` of the project says what they hold.
+    """A folder of ``NAME.jsonl.gz`` files, one row a line: ``text``, ``label`` and more by file.
 
     Attributes:
         held_out: Whether to read the tenth for testing, or the rest for training.

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from llmobs.measures.text.encoder import TextEncoder
 from llmobs.measures.text.features import N_BUCKETS, TextFeatures
-from llmobs.measures.text.heads import WINDOW_STRIDE, WINDOW_WORDS, Head, Lexicon, worst_window
+from llmobs.measures.text.heads import Head, Lexicon, worst_window
 from llmobs.measures.text.train.corpora import Example
 from llmobs.measures.text.train.templates import groups
 
@@ -90,13 +90,17 @@ def _features(encoder: TextEncoder, task: Task, texts: Sequence[str]) -> TextFea
 def _linear(
     features: TextFeatures, labels: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], task: Task
 ) -> Head:
-    design = sparse.hstack([sparse.csr_matrix(features.embeddings), features.ngrams]).tocsr()
+    n = features.embeddings.shape[1]
+    # Buckets that no text falls into would stay 0, at the price of half a million columns.
+    used = np.unique(features.ngrams.indices)
+    design = sparse.hstack([sparse.csr_matrix(features.embeddings), features.ngrams[:, used]])
     # C: 4 was best of 1 and 4, and one regression on both parts at least as good as the mean
     # of two, when judged on a source that was left out.
     model = LogisticRegression(C=4.0, class_weight="balanced", max_iter=1000)
-    model.fit(design[rows], labels[rows])
-    n = features.embeddings.shape[1]
-    weights = model.coef_[0].astype(np.float32)
+    model.fit(design.tocsr()[rows], labels[rows])
+    weights = np.zeros(n + N_BUCKETS, np.float32)
+    weights[:n] = model.coef_[0, :n]
+    weights[n + used] = model.coef_[0, n:]
     return Head(
         dense=weights[:n],
         ngrams=weights[n:],
@@ -111,7 +115,7 @@ def _with_penalties(head: Head, long: Sequence[TextFeatures], limit: float) -> H
     quantile = 1 - _FALSE_POSITIVES / 2  # either way of judging may use half of them
     whole, per_log = [], []
     for features in long:
-        windows, owners, _ = features.windows(WINDOW_WORDS, WINDOW_STRIDE)
+        windows, owners, _ = features.windows
         worst, which, counts = worst_window(head.logits(windows), owners)
         whole.append(float(np.quantile(head.logits(features)[owners[which]], quantile)) - limit)
         above = np.quantile(worst, quantile) - limit

@@ -1,12 +1,15 @@
 """Hand-made texts for what the corpora lack: harmless uses of the words that attacks use.
 
-``templates.json`` holds templates and words for their blanks, written without looking at any
-test set. Kinds: ``harmless_instructions`` (full of the words of injections),
-``harmless_figures`` (processes are killed, opponents crushed), ``harmless_code``,
-``harmless_documents`` (the shape of what attacks hide in), ``kind_remarks`` and
-``hateful_remarks`` (the same groups of people in both, so that a group's name decides
-nothing), ``refusals`` (the set phrases of today's models), ``apologetic_answers`` (sorry, but
-nothing is refused).
+``templates.json`` holds templates and words for their blanks. They were written knowing what
+public sets of hard negatives look like (NotInject's trigger words; XSTest, whose "kill a Python
+process" is among them; Madlibs' groups of people) and after false alarms on held-out answers
+with code, so figures on such texts flatter.
+
+Kinds: ``harmless_instructions`` (full of the words of injections), ``harmless_figures``
+(processes are killed, opponents crushed), ``harmless_code``, ``harmless_documents`` (the shape
+of what attacks hide in), ``kind_remarks`` and ``hateful_remarks`` (the same groups of people in
+both, so that a group's name decides nothing), ``refusals`` (the set phrases of today's models),
+``apologetic_answers`` (sorry, but nothing is refused).
 """
 
 from __future__ import annotations

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmobs.analyzer.normalize import messages
+
+texts = st.text(max_size=60)
+
+
+def message(role: str, *contents: str) -> dict[str, Any]:
+    return {"role": role, "parts": [{"type": "text", "content": text} for text in contents]}
+
+
+written = st.sampled_from(
+    [
+        {"separators": (",", ":"), "ensure_ascii": False},
+        {"separators": (",", ":"), "ensure_ascii": True},
+        {"ensure_ascii": False},
+        {"indent": 1},
+    ]
+)
+
+
+@given(
+    st.lists(
+        st.builds(message, st.sampled_from(["system", "user", "assistant", "tool"]), texts),
+        max_size=3,
+    ),
+    written,
+)
+def test_the_quick_way_reads_an_input_as_the_slow_one_does(
+    sent: list[dict[str, Any]], how: dict[str, Any]
+) -> None:
+    text = json.dumps(sent, **how)
+    quick = messages.quick_input(text)
+    read = messages.read_canonical(text)
+    assert read is not None
+    assert quick in (None, messages.input_texts(read))
+
+
+@given(texts, texts, written)
+def test_the_quick_way_is_taken_for_the_commonest_input(
+    system: str, user: str, how: dict[str, Any]
+) -> None:
+    text = json.dumps([message("system", system), message("user", user)], **how)
+    assert messages.quick_input(text) == (None if "indent" in how else (user, system, ""))
+
+
+@given(texts, st.sampled_from([{}, {"finish_reason": "stop"}]), written)
+def test_the_quick_way_reads_an_answer_as_the_slow_one_does(
+    answer: str, more: dict[str, str], how: dict[str, Any]
+) -> None:
+    text = json.dumps([message("assistant", answer) | more], **how)
+    read = messages.read_canonical(text)
+    assert read is not None
+    assert messages.output_text(read) == answer
+    assert messages.quick_output(text) == (None if "indent" in how else answer)
+
+
+@pytest.mark.parametrize("inside", ["\\", "\\x41", "\\ud83", "a\nb"])
+def test_the_quick_way_leaves_broken_json_alone(inside: str) -> None:
+    text = '[{"role":"user","parts":[{"type":"text","content":"' + inside + '"}]}]'
+    assert messages.quick_input(text) is None
+    assert messages.read_canonical(text) is None
+
+
+names = st.sampled_from(
+    [
+        "role",
+        "content",
+        "parts",
+        "messages",
+        "type",
+        "text",
+        "tool_calls",
+        "kwargs",
+        "args",
+        "id",
+        "function",
+        "name",
+    ]
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(anything)
+def test_any_json_becomes_canonical_messages(value: Any) -> None:
+    made = messages.canonical(json.dumps(value), "user")
+    again = messages.read_canonical(messages.dumps(made))
+    assert again is not None
+    messages.input_texts(again)
+    messages.output_text(again)
+
+
+@pytest.mark.parametrize(
+    ("sent", "user"),
+    [
+        ("hello", "hello"),
+        ('"hello"', "hello"),
+        ('[{"role":"user","content":"hello"}]', "hello"),
+        ('[{"role":"user","content":[{"type":"text","text":"a"}, {"text":"b"}]}]', "a\nb"),
+        ('{"messages":[{"role":"user","content":"x"},{"role":"user","content":"hello"}]}', "hello"),
+        ('[{"role":"human","content":"hello"}]', "hello"),
+        ('{"role":"user","parts":[{"text":"hello"}]}', "hello"),
+        ('{"question":"hello"}', "hello"),
+        ('{"a":1,"b":2}', '{"a":1,"b":2}'),
+        ('["one","two"]', "two"),
+        ("{broken", "{broken"),
+        ('{"messages":[[{"type":"human","content":"hello"}]]}', "hello"),
+    ],
+)  # fmt: skip
+def test_what_the_user_said_is_found_in_every_shape(sent: str, user: str) -> None:
+    assert messages.input_texts(messages.canonical(sent, "user")).user == user
+
+
+def test_deep_json_is_taken_as_text() -> None:
+    text = "[" * 100_000
+    assert messages.canonical(text, "user")[0]["parts"][0]["content"] == text
+
+
+def test_system_instructions_are_parts_or_text() -> None:
+    parts = [{"type": "text", "content": "a"}, {"type": "text", "content": "b"}]
+    assert messages.instructions_text(json.dumps(parts)) == "a\nb"
+    assert messages.instructions_text("plain") == "plain"

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from llmobs.analyzer.score import (
+    Scorer,
+    ScoreStage,
+    ScoringInput,
+    Target,
+    Verdicts,
+    load_scorers,
+)
+from llmobs.errors import ConfigurationError
+from tests.analyzer.score.spans import chat, spans
+
+
+@dataclass
+class Fake:
+    """A scorer that does what it is told, and counts."""
+
+    name: str
+    act: Callable[[ScoringInput], Verdicts]
+    targets: Sequence[Target] = ("input",)
+    version: str = "1"
+    n_calls: int = field(default=0)
+
+    def score(self, batch: ScoringInput, target: Target) -> Verdicts:
+        self.n_calls += 1
+        return self.act(batch)
+
+
+def ones(batch: ScoringInput) -> Verdicts:
+    n = len(batch.spans)
+    return Verdicts(np.ones(n), ["pass"] * n, [""] * n)
+
+
+def broken(batch: ScoringInput) -> Verdicts:
+    raise ValueError(batch.distinct("input").texts[0])
+
+
+def stage(*scorers: Scorer, clock: Callable[[], float] = lambda: 0.0) -> ScoreStage:
+    return ScoreStage(scorers, time_box_s=5, clock=clock)
+
+
+def test_a_failing_scorer_costs_its_own_column_only(caplog: pytest.LogCaptureFixture) -> None:
+    scoring = stage(Fake("first", ones), Fake("bad", broken), Fake("last", ones))
+    scores = scoring.score(spans([chat("my secret question")]))
+    assert [column.name for column in scores.columns] == ["first", "last"]
+    assert dict(scores.failed) == {"bad": "raised ValueError"}
+    assert dict(scoring.n_failures) == {"first": 0, "bad": 1, "last": 0}
+    assert "secret" not in caplog.text + str([record.__dict__ for record in caplog.records])
+
+
+def test_a_slow_scorer_is_left_behind_and_not_asked_while_it_is_busy() -> None:
+    release = threading.Event()
+    done = threading.Event()
+
+    def slow(batch: ScoringInput) -> Verdicts:
+        release.wait(30)
+        done.set()
+        return ones(batch)
+
+    fake = Fake("slow", slow)
+    scoring = ScoreStage([fake, Fake("quick", ones)], time_box_s=0.05)
+    first = scoring.score(spans([chat("x")]))
+    second = scoring.score(spans([chat("x")]))
+    assert [column.name for column in first.columns] == ["quick"]
+    assert first.failed["slow"].startswith("took longer")
+    assert second.failed["slow"].startswith("still busy")
+    assert fake.n_calls == 1
+    release.set()
+    assert done.wait(5)
+    for thread in threading.enumerate():
+        if thread.name == "scorer-slow":
+            thread.join(5)
+    assert [c.name for c in scoring.score(spans([chat("x")])).columns] == ["slow", "quick"]
+
+
+def test_after_three_failures_in_a_row_a_scorer_is_paused_and_then_tried_again() -> None:
+    now_s = 0.0
+    fake = Fake("bad", broken)
+    scoring = stage(fake, clock=lambda: now_s)
+    batch = spans([chat("x")])
+    for _ in range(5):
+        scores = scoring.score(batch)
+    assert fake.n_calls == 3
+    assert scores.failed["bad"].startswith("paused")
+    now_s = 61.0
+    fake.act = ones
+    assert [column.name for column in scoring.score(batch).columns] == ["bad"]
+    fake.act = broken
+    scoring.score(batch)
+    scoring.score(batch)
+    assert fake.n_calls == 6  # a success wipes the slate
+
+
+def test_verdicts_of_the_wrong_length_are_refused() -> None:
+    scores = stage(Fake("short", lambda _: Verdicts(np.ones(1), ["pass"], [""]))).score(
+        spans([chat("a"), chat("b")])
+    )
+    assert scores.columns == ()
+    assert "verdicts for 2 spans" in scores.failed["short"]
+
+
+def test_a_text_is_judged_once_however_often_it_comes() -> None:
+    seen: list[Sequence[str]] = []
+
+    def look(batch: ScoringInput) -> Verdicts:
+        seen.append(batch.distinct("input").texts)
+        return ones(batch)
+
+    stage(Fake("look", look)).score(spans([chat("again"), chat("new"), chat("again")]))
+    assert seen == [["again", "new"]]
+
+
+def test_features_are_computed_once_for_all_scorers() -> None:
+    seen: list[int] = []
+
+    def look(batch: ScoringInput) -> Verdicts:
+        seen.append(id(batch.distinct("input").features))
+        return ones(batch)
+
+    stage(Fake("one", look), Fake("two", look)).score(spans([chat("a")]))
+    assert len(seen) == 2
+    assert len(set(seen)) == 1
+
+
+def test_one_column_a_target() -> None:
+    scores = stage(Fake("both", ones, targets=("output", "input"))).score(spans([chat("a", "b")]))
+    assert [(column.name, column.target) for column in scores.columns] == [
+        ("both", "output"),
+        ("both", "input"),
+    ]
+
+
+def test_embeddings_are_unit_vectors_or_nan_row_for_row() -> None:
+    scores = stage().score(
+        spans(
+            [
+                chat("a question", "an answer"),
+                chat("a question", ""),
+                {"operation": "invoke_workflow", "input_text": "a question"},
+            ]
+        )
+    )
+    inputs, outputs = scores.embeddings["input"], scores.embeddings["output"]
+    assert inputs.dtype == np.float32
+    assert inputs.shape == outputs.shape == (3, 256)
+    np.testing.assert_allclose(np.linalg.norm(inputs[:2], axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(inputs[0], inputs[1])
+    assert np.isnan(inputs[2]).all()
+    assert np.isnan(outputs[1:]).all()
+    assert np.isfinite(outputs[0]).all()
+
+
+def test_the_same_spans_get_the_same_scores() -> None:
+    scoring = ScoreStage(load_scorers(), time_box_s=30)
+    batch = spans([chat(f"question {i} about cats?", f"answer {i}: cats sleep") for i in range(20)])
+    first, second = scoring.score(batch), scoring.score(batch)
+    assert not first.failed
+    for a, b in zip(first.columns, second.columns, strict=True):
+        np.testing.assert_array_equal(a.values, b.values)
+        assert (a.labels, a.explanations) == (b.labels, b.explanations)
+
+
+def test_an_empty_batch_has_empty_columns() -> None:
+    scores = ScoreStage(load_scorers(), time_box_s=30).score(spans([]))
+    assert not scores.failed
+    assert all(len(column.values) == 0 for column in scores.columns)
+    assert scores.embeddings["input"].shape == (0, 256)
+
+
+def test_an_unknown_scorer_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="no plugin 'nonsense'"):
+        load_scorers(["nonsense"])
+
+
+def test_two_scorers_of_one_name_are_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="two scorers"):
+        stage(Fake("twin", ones), Fake("twin", ones))
