@@ -96,7 +96,7 @@ class _Engine:
     def __init__(self, settings: Settings) -> None:
         from llmobs.analyzer.decode import warm
         from llmobs.analyzer.log import SegmentReader
-        from llmobs.analyzer.monitor import Monitors, MonitorSettings
+        from llmobs.analyzer.monitor import MonitorSettings
         from llmobs.analyzer.notify import AlertBook, Announcer, AppriseNotifier
         from llmobs.analyzer.pipeline import Analysis, Ingest, Loop
         from llmobs.analyzer.publish import GrafanaPublisher, Metrics, OtlpPublisher
@@ -134,15 +134,13 @@ class _Engine:
             self._store,
             self._state,
             ScoreStage(load_scorers(names), time_box_s=settings.scorer_timeout_s),
-            Monitors(
-                MonitorSettings(
-                    reference_s=settings.reference_s,
-                    min_reference_units=settings.min_reference_sessions,
-                    session_idle_s=settings.session_idle_s,
-                    session_cap_s=settings.session_cap_s,
-                    false_pages_budget=settings.false_pages,
-                    cooldown_s=settings.cooldown_s,
-                )
+            MonitorSettings(
+                reference_s=settings.reference_s,
+                min_reference_units=settings.min_reference_sessions,
+                session_idle_s=settings.session_idle_s,
+                session_cap_s=settings.session_cap_s,
+                false_pages_budget=settings.false_pages,
+                cooldown_s=settings.cooldown_s,
             ),
             self._metrics,
             batch=settings.analysis_batch,

@@ -19,12 +19,13 @@ from typing import Final
 
 from llmobs.analyzer.decode import decode_events, decode_metrics, decode_spans
 from llmobs.analyzer.log.base import LogReader
-from llmobs.analyzer.monitor import Monitors
+from llmobs.analyzer.monitor import Monitors, MonitorSettings
 from llmobs.analyzer.normalize import normalize
 from llmobs.analyzer.price import price
 from llmobs.analyzer.publish import Metrics
 from llmobs.analyzer.score import ScoreStage
 from llmobs.analyzer.store.base import State, Store
+from llmobs.errors import ConfigurationError
 from llmobs.measures.cost import PriceBook
 from llmobs.records import EventBatch, Finding, MetricBatch, Rejected, Segment, Signal, SpanBatch
 
@@ -77,8 +78,8 @@ class Ingest:
         places, requests = _of(segment, "traces")
         raw = decode_spans(requests)
         self._set_aside(segment, places, raw.rejected)
-        spans = price(normalize(raw, now_ns=self._clock()), self._prices)
-        repairs.update(raw.repairs)
+        spans = normalize(raw, now_ns=self._clock(), repairs=repairs)
+        spans = price(spans, self._prices)
         places, requests = _of(segment, "logs")
         events, rejected = decode_events(requests, repairs=repairs)
         self._set_aside(segment, places, rejected)
@@ -111,18 +112,17 @@ class Analysis:
         store: Store,
         state: State,
         scoring: ScoreStage,
-        monitors: Monitors,
+        settings: MonitorSettings,
         metrics: Metrics,
         *,
         batch: int = 4096,
         clock: Clock = time.time_ns,
     ) -> None:
         self._store, self._state, self._clock, self._batch = store, state, clock, batch
-        self._scoring, self._monitors, self._metrics = scoring, monitors, metrics
+        self._scoring, self._metrics = scoring, metrics
+        self._monitors = _resume(state.monitor_state(), settings)
         self._cursor = state.cursor()
         store.drop_scores(self._cursor)  # of an analysis that was not committed
-        if (saved := state.monitor_state()) is not None:
-            monitors.from_state(saved)
         self._committed_ns = clock()
 
     def step(self) -> int:
@@ -149,6 +149,16 @@ class Analysis:
         self._state.commit(self._cursor, self._monitors.to_state(), findings, statuses)
         self._metrics.record_monitors(statuses, findings)
         self._committed_ns = now_ns
+
+
+def _resume(saved: bytes | None, settings: MonitorSettings) -> Monitors:
+    if saved is None:
+        return Monitors(settings)
+    try:
+        return Monitors.from_state(saved, settings)
+    except ConfigurationError as error:  # of another version
+        logger.warning("monitors start over", extra={"reason": str(error)})
+        return Monitors(settings)
 
 
 class Loop:
