@@ -26,9 +26,9 @@ from pathlib import Path
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from llmobs.web.client import Api
 from llmobs.server import Server
 from llmobs.settings import Settings
+from llmobs.web.client import Api
 
 SPANS_A_REQUEST = 512
 CONNECTIONS = 4

@@ -264,9 +264,9 @@ def compare(rounds: list[dict[str, dict[str, float]]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="print one JSON object as last line")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--paced", type=int, default=1_500, help="calls at 500 a second")
-    parser.add_argument("--burst", type=int, default=5_000, help="calls back to back")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--paced", type=int, default=800, help="calls at 500 a second")
+    parser.add_argument("--burst", type=int, default=3_000, help="calls back to back")
     parser.add_argument("--worker", choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--sink", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--endpoint", default="", help=argparse.SUPPRESS)

@@ -125,7 +125,7 @@ def stored(server: Settings, span: Span) -> dict[str, Any]:
             return []
         return [s for row in rows for s in api.get(f"traces/{row['trace_id']}")["spans"]]
 
-    found = _wait(find)
+    found: list[dict[str, Any]] = _wait(find)
     assert found, "accepted and not stored"
     return found[0]
 

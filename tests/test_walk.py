@@ -74,7 +74,7 @@ def test_a_decorated_call_is_stored_scored_watched_and_announced(tmp_path: Path)
             session_idle_s=1.0,
             session_cap_s=5.0,
             segment_max_age_s=0.1,
-            channels={"inbox": f"json://127.0.0.1:{inbox.port}"},  # type: ignore[dict-item]
+            channels={"inbox": f"json://127.0.0.1:{inbox.port}"},
         )
         with Server(settings) as server:
             server.wait_ready()

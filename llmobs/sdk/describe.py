@@ -84,7 +84,7 @@ def describe(span: LiveSpan, runtime: Runtime) -> Described:
     if span.failure is not None:
         attributes[semconv.ERROR_TYPE] = span.failure.type
     redactor = Redactor(runtime.settings.max_characters, runtime.settings.redact)
-    content = _content(attributes, kind, span, call, asked, answer, redactor)
+    content = _content(attributes, kind, span, call, asked, answer, redactor, runtime)
     _add_own(attributes, span, runtime, redactor)
     return Described(
         span=span,
@@ -248,6 +248,7 @@ def _content(
     asked: Any,
     answer: Answer,
     redactor: Redactor,
+    runtime: Runtime,
 ) -> dict[str, Any]:
     """Return the content that may leave, by attribute; add lengths where only these may."""
     mode = span.content
@@ -264,6 +265,8 @@ def _content(
                 attributes[attribute] = characters(content[name])
         return {}
     masked = mode == "redacted"
+    if not masked and span.size <= runtime.settings.max_characters:
+        return content  # all of it together is no longer than one text may be
     return {name: redactor.apply(value, masked=masked) for name, value in content.items()}
 
 

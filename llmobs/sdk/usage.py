@@ -106,7 +106,10 @@ def read_usage(data: Data) -> Usage | None:
     """
     if "tokens" in data and isinstance(data["tokens"], dict):  # Cohere
         data = data["tokens"]
-    usage = _usage_of_separate_cache(data) or _usage_of_gemini(data) or _usage_inclusive(data)
+    if "prompt_tokens" in data:  # OpenAI's, which many speak
+        usage = _usage_inclusive(data)
+    else:
+        usage = _usage_of_separate_cache(data) or _usage_of_gemini(data) or _usage_inclusive(data)
     return usage if usage != Usage() else None
 
 

@@ -35,6 +35,7 @@ class MeanSpec:
         is_log: Logs are compared, so that factors count; people read the geometric mean.
         is_sum: A session's value is the sum over its calls, else their mean.
         given_input: Compared with the answers to inputs of the same topic.
+        better: Where a move is good news: it is shown, and announced to nobody.
     """
 
     name: str
@@ -45,6 +46,7 @@ class MeanSpec:
     is_log: bool = True
     is_sum: bool = False
     given_input: bool = False
+    better: Literal["lower", "higher", "nowhere"] = "nowhere"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,17 @@ OUTPUT_EMBEDDING: Final = WitnessSpec("output.embedding", "model", "answers", ga
 MEANS: Final = (
     MeanSpec("input.length", "input", "prompt length", "tokens", 0.1),
     MeanSpec("output.length", "model", "answer length", "tokens", 0.1, given_input=True),
-    MeanSpec("output.relevance", "output", "relevance of answers", "score", 0.1, is_log=False),
-    MeanSpec("calls.latency", "reliability", "duration of a call", "s", 0.25),
-    MeanSpec("session.cost", "cost", "cost of a session", "USD", 0.1, is_sum=True),
+    MeanSpec(
+        "output.relevance",
+        "output",
+        "relevance of answers",
+        "score",
+        0.1,
+        is_log=False,
+        better="higher",
+    ),
+    MeanSpec("calls.latency", "reliability", "duration of a call", "s", 0.25, better="lower"),
+    MeanSpec("session.cost", "cost", "cost of a session", "USD", 0.1, is_sum=True, better="lower"),
 )
 # Floors: one odd session after a spotless reference is no wave. Attacks are rarer than slips.
 RATES: Final = (

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from llmobs.analyzer.monitor import words
 from llmobs.analyzer.monitor.base import DriftDetector
 from llmobs.analyzer.monitor.calls import PlaceKey
-from llmobs.analyzer.monitor.catalog import Spec
+from llmobs.analyzer.monitor.catalog import MeanSpec, Spec
 from llmobs.analyzer.monitor.settings import MonitorSettings
 from llmobs.measures.drift import Tree, log_threshold
 from llmobs.records import Finding, MonitorStatus
@@ -373,7 +373,7 @@ class Monitor(ABC):
             id=hashlib.sha256(repr(identity).encode()).hexdigest()[:32],
             monitor=self.spec.name,
             kind=self.spec.kind,
-            level="page",
+            level="watch" if self._is_good_news(effect) else "page",
             service=service,
             environment=environment,
             feature=feature,
@@ -389,6 +389,13 @@ class Monitor(ABC):
             examples=tuple(examples[:_N_EXAMPLES]),
             provisional=self.provisional,
         )
+
+    def _is_good_news(self, effect: Effect) -> bool:
+        if not isinstance(self.spec, MeanSpec) or self.spec.better == "nowhere":
+            return False
+        if effect.reference is None or effect.current is None:
+            return False
+        return (effect.current < effect.reference) == (self.spec.better == "lower")
 
     def status(self, now_ns: int) -> MonitorStatus:
         """Return how the monitor stands."""

@@ -83,6 +83,14 @@ def test_each_default_monitor_finds_its_incident_soon_and_names_the_place(
         assert mine.to_json()["evidence"]
 
 
+@pytest.mark.parametrize(("size", "level"), [(1.5, "page"), (-0.8, "watch")])
+def test_a_move_to_the_better_wakes_nobody(size: float, level: str) -> None:
+    incident = Incident("latency", INCIDENT_S, size)
+    traffic = Traffic(seed=3, duration_s=80.0, incidents=(incident,))
+    findings = run(Monitors(FAST), traffic.batches())
+    assert {f.level for f in findings if f.monitor == "calls.latency"} == {level}
+
+
 def test_a_change_of_topics_is_not_called_a_change_of_the_model() -> None:
     for seed in range(3):
         traffic = Traffic(

@@ -9,6 +9,9 @@ import { go, here, link } from "../router.js";
 export const name = "Overview";
 export const controls = { range: true, filters: ["service", "environment", "feature", "model"] };
 
+// Those that wake somebody come first; the rest is a click away.
+const MAX_NOTICES = 5;
+
 const COST_KEYS = [
   ["user_id", "user"],
   ["session_id", "session"],
@@ -69,7 +72,7 @@ export function render(data, { filters }) {
 
 function attention({ alerts, findings, monitors }) {
   const announced = new Set(alerts.map((alert) => alert.finding_id));
-  const others = findings.filter((finding) => !announced.has(finding.id)).slice(0, 3);
+  const others = findings.filter((finding) => !announced.has(finding.id));
   if (!alerts.length && !others.length) {
     const learning = monitors.filter((monitor) => monitor.state === "learning").length;
     const words = monitors.length
@@ -83,8 +86,9 @@ function attention({ alerts, findings, monitors }) {
       ` No open alerts; ${words}.`,
     );
   }
+  const urgentFirst = [...alerts].sort((a, b) => (a.severity === "page" ? 0 : 1) - (b.severity === "page" ? 0 : 1));
   const items = [
-    ...alerts.map((alert) =>
+    ...urgentFirst.map((alert) =>
       notice(
         alert.severity === "page" ? "bad" : "warn",
         alert.severity,
@@ -105,7 +109,13 @@ function attention({ alerts, findings, monitors }) {
       ),
     ),
   ];
-  return h("section", { class: "attention", "aria-label": "Needs attention" }, h("ul", null, items));
+  const more = items.length - MAX_NOTICES;
+  return h(
+    "section",
+    { class: "attention", "aria-label": "Needs attention" },
+    h("ul", null, items.slice(0, MAX_NOTICES)),
+    more > 0 && h("a", { class: "more", href: link("alerts") }, `${more} more`),
+  );
 }
 
 function notice(tone, word, text, where, tsMs, href) {
