@@ -13,8 +13,8 @@ __all__ = ["Seen", "span_keys"]
 
 Keys: TypeAlias = npt.NDArray[np.uint64]
 
-# Odd factors of this process: who sends spans can't choose ids that collide with others'.
-_SECRET: Final = tuple(np.uint64(secrets.randbits(64) | 1) for _ in range(3))
+# Of this process: who sends spans can't choose ids that collide with others'.
+_SECRET: Final = np.uint64(secrets.randbits(64))
 
 
 def span_keys(spans: pa.Table) -> Keys:
@@ -25,12 +25,11 @@ def span_keys(spans: pa.Table) -> Keys:
     """
     trace = _words(spans.column("trace_id"), 2)
     span = _words(spans.column("span_id"), 1)[:, 0]
-    high, low, own = _SECRET
-    keys: Keys = trace[:, 0] * high + trace[:, 1] * low + span * own
-    # The finalizer of splitmix64 (Steele, Lea, Flood 2014): every bit in, every bit out.
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    keys ^= keys >> np.uint64(31)
+    # One word after the other, mixed in between: ids that count up, or differ in their last
+    # bytes alone, are as far apart as random ones.
+    keys = _mix(trace[:, 0] ^ _SECRET)
+    keys = _mix(keys ^ trace[:, 1])
+    keys = _mix(keys ^ span)
     nameless = span == 0
     if nameless.any():
         random = np.random.default_rng().integers(
@@ -79,6 +78,13 @@ class Seen:
             runs[-2:] = [np.sort(np.concatenate(runs[-2:]), kind="stable")]
         if sum(map(len, runs)) >= self.capacity // 2:
             self._old, self._young = runs, []
+
+
+def _mix(words: Keys) -> Keys:
+    """Apply the finalizer of splitmix64 (Steele, Lea, Flood 2014): every bit in, every bit out."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def _words(column: pa.ChunkedArray, n_words: int) -> Keys:
