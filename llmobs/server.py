@@ -85,9 +85,13 @@ def run_engine(settings: Settings) -> None:
         engine.app, host=settings.host, port=settings.web_port, log_config=None, access_log=False
     )
     page = uvicorn.Server(config)
+    # uvicorn raises the signal that ended it once more, with the handlers of before: without
+    # these the process would end there and then, and not drain.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     engine.start()
     try:
-        page.run()  # returns on SIGTERM
+        page.run()  # returns on SIGTERM or SIGINT
     finally:
         engine.stop()
 

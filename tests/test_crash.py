@@ -29,7 +29,7 @@ import json, sys
 import clickhouse_connect
 client = clickhouse_connect.get_client(interface="chdb", path=sys.argv[1])
 ids = client.query("SELECT lower(hex(span_id)), count() FROM spans GROUP BY span_id").result_rows
-calls = client.query("SELECT sum(calls) FROM minutes").result_rows[0][0]
+calls = client.query("SELECT sum(n_spans) FROM minutes").result_rows[0][0]
 print(json.dumps({"ids": dict(ids), "rolled_up": int(calls)}))
 """
 
@@ -75,7 +75,7 @@ class Load:
                 if self._stopping.is_set():
                     return
                 time.sleep(0.05)
-            time.sleep(0.01)
+            time.sleep(0.05)
 
 
 def kill(pid: int) -> None:
@@ -105,7 +105,8 @@ def test_every_acknowledged_span_is_stored_exactly_once_whatever_is_killed(tmp_p
                 time.sleep(chance.uniform(0.2, 2.0))
                 kill(server.pids()[name])
             server.wait_ready()
-        time.sleep(1.0)
+        load.stop()
+        _wait_stored(tmp_path)
     finally:
         load.stop()
         server.stop()
@@ -126,16 +127,31 @@ def test_the_children_drain_and_end_when_the_supervisor_is_killed(tmp_path: Path
     load.start(seed=5)
     try:
         for _ in range(N_KILLS):
-            supervisor = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            supervisor = subprocess.Popen(command, stderr=subprocess.DEVNULL)
             _wait_ready(f"http://127.0.0.1:{ports[2]}/readyz", supervisor)
             time.sleep(0.2)
             children = _children(supervisor.pid)
             kill(supervisor.pid)
-            supervisor.communicate()
+            supervisor.wait()
             _wait_gone(children)
+        load.stop()
+        supervisor = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        _wait_stored(tmp_path)
+        supervisor.terminate()
+        assert supervisor.wait(60) == 0
     finally:
         load.stop()
     _assert_exact(tmp_path, load.acknowledged)
+
+
+def _wait_stored(data: Path, timeout_s: float = 180.0) -> None:
+    """Return when the engine has taken everything out of the log."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        time.sleep(0.3)
+        if not [*(data / "log").glob("*.seg"), *(data / "log").glob("*.open")]:
+            return
+    raise AssertionError("the log does not drain")
 
 
 def _assert_exact(data: Path, acknowledged: set[str]) -> None:
@@ -163,10 +179,10 @@ def _free_ports(n: int) -> list[int]:
     return ports
 
 
-def _wait_ready(url: str, process: subprocess.Popen[str], timeout_s: float = 60.0) -> None:
+def _wait_ready(url: str, process: subprocess.Popen[bytes], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, "llmobs up ended"
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return

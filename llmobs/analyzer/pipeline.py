@@ -52,8 +52,9 @@ class Ingest:
     ) -> None:
         self._log, self._store, self._prices = log, store, prices
         self._metrics, self._clock = metrics, clock
-        # Segments that may be in the store in part: all that a former process left behind.
-        self._doubtful = set(log.sealed())
+        # The segment that may be in the store in part. Segments are stored in order, one at a
+        # time: what a former process was at when it died is the lowest that it left behind.
+        self._doubtful = min(log.sealed(), default=None)
 
     def step(self) -> int:
         """Store the next sealed segment and return how many segments are left."""
@@ -62,15 +63,14 @@ class Ingest:
             return 0
         number = waiting[0]
         spans, events, metrics = self._columns(self._log.read(number))
-        replay = number in self._doubtful
-        self._doubtful.add(number)  # until the store says otherwise
+        replay = number == self._doubtful
+        self._doubtful = number  # until the store says otherwise
         n_spans = self._store.append(number, spans, events, metrics, replay=replay)
         self._log.remove(number)
         self._metrics.record_ingest("traces", "accepted", n_spans)
         self._metrics.record_ingest("traces", "duplicate", len(spans) - n_spans)
         self._metrics.record_ingest("logs", "accepted", len(events))
         self._metrics.record_ingest("metrics", "accepted", len(metrics))
-        self._doubtful.discard(number)
         return len(waiting) - 1
 
     def _columns(self, segment: Segment) -> tuple[SpanBatch, EventBatch, MetricBatch]:

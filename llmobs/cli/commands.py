@@ -89,7 +89,13 @@ def up(config: Path | None, **flags: Any) -> None:
 
 
 @cli.command()
-@click.option("--speed", default=24.0, show_default=True, help="Trace seconds that pass in one.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(1, 240),
+    default=24.0,
+    show_default=True,
+    help="Trace seconds that pass in one.",
+)
 @click.option("--seed", default=1, show_default=True, help="Chooses sessions and texts.")
 @click.option(
     "--check", is_flag=True, help="Exit 1 if an incident is missed or an alert comes early."

@@ -162,6 +162,7 @@ def _settings(folder: Path, web_port: int, plan: Plan) -> Settings:
 
 def _play_only(plan: Plan, endpoint: str, console: Console) -> Report:
     _play(plan, endpoint, console, None)
+    console.print(f"{len(plan.calls):,} calls sent to {endpoint}; its page shows what it found")
     return Report([], [], [], None, len(plan.calls), endpoint, asdict(llmobs.status()))
 
 
