@@ -136,6 +136,7 @@ def test_the_children_drain_and_end_when_the_supervisor_is_killed(tmp_path: Path
             _wait_gone(children)
         load.stop()
         supervisor = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        _wait_ready(f"http://127.0.0.1:{ports[2]}/readyz", supervisor)
         _wait_stored(tmp_path)
         supervisor.terminate()
         assert supervisor.wait(60) == 0

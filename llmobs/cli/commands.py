@@ -70,10 +70,16 @@ def up(config: Path | None, **flags: Any) -> None:
     from llmobs.settings import load_settings
 
     configure_logging()
-    server = Server(load_settings(config, **flags)).start()
-    stopping = threading.Event()
+    server = Server(load_settings(config, **flags))
+
+    def end(*_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # once is enough: from here on it drains
+        raise SystemExit(0)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, end)
+    server.start()
     try:
         server.wait_ready()
         settings = server.settings
@@ -82,7 +88,7 @@ def up(config: Path | None, **flags: Any) -> None:
         click.echo(f"OTLP/gRPC    {settings.host}:{settings.grpc_port}", err=True)
         click.echo(f"data         {settings.data.absolute()}", err=True)
         click.echo("Ctrl-C stops it; nothing acknowledged is lost.", err=True)
-        stopping.wait()
+        threading.Event().wait()
     finally:
         click.echo("draining …", err=True)
         server.stop()

@@ -159,15 +159,17 @@ class Attributes:
 
     def of_resource(self, keys: Sequence[str], resources: Rows) -> pa.StringArray:
         """Return for each span the first of some attributes that its resource has, else ""."""
-        n = int(resources.max(initial=-1)) + 1
-        values = [""] * n
+        values: dict[int, str] = {}  # of resources that have no span too
         numbers = [self.number_of[key] for key in reversed(keys) if key in self.number_of]
         of_resources = self._owner_kind == OWNER_RESOURCE
         for number in numbers:
             for row in np.flatnonzero(of_resources & (self._key == number)).tolist():
                 self._used[row] = True
-                values[self._owner[row]] = self.text(row) or values[self._owner[row]]
-        return pa.array(values, pa.string()).take(pa.array(resources))
+                owner = int(self._owner[row])
+                values[owner] = self.text(row) or values.get(owner, "")
+        distinct, index = np.unique(resources, return_inverse=True)
+        texts = [values.get(resource, "") for resource in distinct.tolist()]
+        return pa.array(texts, pa.string()).take(pa.array(index))
 
     def maps(self, resources: Rows, scopes: Rows) -> tuple[pa.MapArray, pa.MapArray]:
         """Return what no column has used: per span a map of texts and a map of numbers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,9 @@ _VERCEL_TEXT, _VERCEL_CALLS, _VERCEL_REASONING = (
     "ai.response.toolCalls",
     "ai.response.reasoning",
 )
+
+
+_NUMBERED = re.compile(r"[0-9]{1,9}(?:\.|$)")
 
 
 @dataclass(slots=True)
@@ -165,7 +169,7 @@ def _flattened(attributes: Attributes, mask: Mask, out: Content) -> None:
         found: dict[int, list[tuple[str, str]]] = {}
         for key in keys:
             path = key[len(family.prefix) :]
-            if not path[:1].isdecimal():
+            if not _NUMBERED.match(path):
                 continue
             rows = attributes.rows_of(key)
             rows = rows[mask[attributes.owners(rows)]]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from llmobs.analyzer.normalize.mapping import VALUES
+from llmobs.analyzer.normalize.messages import loads
 
-__all__ = ["instant_ns", "reader", "sampling_weight", "usage"]
+__all__ = ["ABSURD", "instant_ns", "reader", "sampling_weight", "usage"]
+
+ABSURD: Final = 1e15
+"""No count of tokens and no wait in ns (11 days) is above it: a wrong unit or a broken producer."""
 
 _THRESHOLD = re.compile(r"(?:^|,)\s*ot=(?:[^,]*;)?th:([0-9a-f]{1,14})(?=[;,\s]|$)")
 
@@ -29,7 +32,7 @@ def reader(name: str) -> Callable[[str], str]:
 
 def _finish_reason(text: str) -> str:
     if text.startswith("["):  # one for each choice: the first
-        values = _loads(text)
+        values = loads(text)
         text = str(values[0]) if isinstance(values, list) and values else ""
     text = text.removeprefix("FinishReason.")
     return VALUES["finish_reason"].get(text, text)
@@ -80,10 +83,14 @@ def usage(text: str) -> Mapping[str, float]:
         Columns and counts, cached and reasoning tokens included in input and output. The
         names of OpenAI, whose counts include them already, are read as well.
     """
-    details = _loads(text)
+    details = loads(text)
     if not isinstance(details, dict):
         return {}
-    counts = {k: v for k, v in details.items() if isinstance(v, (int, float))}
+    counts = {
+        name: float(count)
+        for name, count in details.items()
+        if isinstance(count, (int, float)) and 0 <= count <= ABSURD
+    }
     out: dict[str, float] = {}
     for column, names in _USAGE.items():
         if found := [counts[name] for name in names if name in counts]:
@@ -114,10 +121,3 @@ _USAGE: Final = {
     ),
     "reasoning_tokens": ("output_reasoning_tokens", "output_reasoning"),
 }
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 import numpy as np
 
 from llmobs import semconv
 from llmobs.analyzer.normalize.attributes import Extra
-from llmobs.analyzer.normalize.messages import dumps, messages_of, plain
+from llmobs.analyzer.normalize.messages import dumps, loads, messages_of, plain
 from llmobs.records import (
     OWNER_EVENT,
     OWNER_LINK,
@@ -99,10 +98,10 @@ def _messages(attributes: dict[str, Any], role: str) -> list[Any]:
     """Return the message of an event: its attributes are its fields, or one holds them all."""
     body = attributes.get("gen_ai.event.content", attributes)
     if isinstance(body, str):
-        body = _loads(body)
+        body = _read(body)
     if isinstance(body, dict):
         inner = body.get("message")
-        body = _loads(inner) if isinstance(inner, str) else inner or body
+        body = _read(inner) if isinstance(inner, str) else inner or body
     if isinstance(body, dict):
         body = {
             "role": body.get("role") or role,
@@ -115,11 +114,9 @@ def _messages(attributes: dict[str, Any], role: str) -> list[Any]:
     return messages_of(body, role)
 
 
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+def _read(text: str) -> Any:
+    value = loads(text)
+    return text if value is None else value
 
 
 def _values(part: RawPart, owner_kind: int) -> dict[int, dict[str, Any]]:
@@ -138,6 +135,6 @@ def _values(part: RawPart, owner_kind: int) -> dict[int, dict[str, Any]]:
             case kind if kind == VALUE_DOUBLE:
                 value = float(np.int64(row["number"]).view(np.float64))
             case _:
-                value = _loads(row["text"]) if row["text"] else None
+                value = _read(row["text"]) if row["text"] else None
         out.setdefault(row["owner"], {})[part.keys[row["key"]].as_py()] = value
     return out

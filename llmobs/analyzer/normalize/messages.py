@@ -22,6 +22,7 @@ __all__ = [
     "flattened_message",
     "input_texts",
     "instructions_text",
+    "loads",
     "messages_of",
     "output_text",
     "plain",
@@ -60,6 +61,12 @@ _PLAIN: Final = (
 )
 _decode = json.JSONDecoder().decode
 
+MAX_DEPTH: Final = 64
+"""Levels of lists and objects that are read; no producer sends a tenth of it. What is deeper
+stays plain text, so that nothing which walks a value can run out of stack."""
+_MAX_STEPS: Final = 32  # of the name of a flattened attribute, for the same reason
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+
 
 class Texts(NamedTuple):
     """What a call was given, as texts; "" for what was not there."""
@@ -72,6 +79,29 @@ class Texts(NamedTuple):
 def dumps(value: Any) -> str:
     """Write compact JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def loads(text: str) -> Any:
+    """Return what a text holds as JSON; None for anything else and for what is too deep."""
+    try:
+        value = _decode(text)
+    except (ValueError, RecursionError):  # also an integer of more digits than Python reads
+        return None
+    return None if _is_too_deep(text, value) else value
+
+
+def _is_too_deep(text: str, value: Any) -> bool:
+    if text.count("[") + text.count("{") <= MAX_DEPTH:  # nearly all
+        return False
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for node in level
+            if isinstance(node, (list, dict))
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+    return bool(level)
 
 
 def plain(value: Any) -> str:
@@ -185,16 +215,13 @@ def instructions_text(text: str) -> str:
 
 def read_canonical(text: str) -> list[Message] | None:
     """Return messages that are canonical already; None for anything else."""
-    if not text.startswith("["):
-        return None
-    try:
-        value = _decode(text)
-    except (ValueError, RecursionError):
-        return None
+    value = _json(text)
     return value if _is_canonical(value) else None
 
 
-def _is_canonical(messages: list[Any]) -> bool:
+def _is_canonical(messages: Any) -> bool:
+    if not isinstance(messages, list):
+        return False
     for message in messages:
         if not isinstance(message, dict):
             return False
@@ -365,7 +392,8 @@ def regroup(fields: Iterable[tuple[str, str]], inner: str) -> list[Message]:
     tree: dict[str, Any] = {}
     for path, text in fields:
         node = tree
-        *above, last = path.replace(f".{inner}", ".", 1).split(".") if inner else path.split(".")
+        steps = path.replace(f".{inner}", ".", 1) if inner else path
+        *above, last = steps.split(".", _MAX_STEPS)
         for step in above:
             below = node.setdefault(step, {})
             if not isinstance(below, dict):
@@ -380,7 +408,8 @@ def regroup(fields: Iterable[tuple[str, str]], inner: str) -> list[Message]:
 
 def flattened_message(fields: dict[str, Any], role: str) -> list[Message]:
     """Turn an object of `regroup` into a canonical message; [] when it says nothing."""
-    out: dict[str, Any] = {"role": fields.get("role") or role}
+    said = fields.get("role")
+    out: dict[str, Any] = {"role": said if isinstance(said, str) and said else role}
     if "content" in fields:
         out["content"] = fields["content"]
     elif isinstance(fields.get("contents"), dict):  # OpenInference: contents.N.message_content.*
@@ -420,7 +449,7 @@ def documents_text(text: str) -> str:
 
 
 def _numbered(node: Mapping[str, Any]) -> dict[int, Any]:
-    return {int(key): value for key, value in node.items() if key.isdecimal() and key.isascii()}
+    return {int(key): value for key, value in node.items() if _NUMBER.fullmatch(key)}
 
 
 def _nested_text(value: Any) -> Any:
@@ -432,9 +461,4 @@ def _nested_text(value: Any) -> Any:
 
 def _json(text: str) -> Any:
     """Return what a text holds as JSON object, list or string; None when it is plain."""
-    if not text.startswith(("[", "{", '"')):
-        return None
-    try:
-        return _decode(text)
-    except (ValueError, RecursionError):
-        return None
+    return loads(text) if text.startswith(("[", "{", '"')) else None

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmobs import semconv
-from llmobs.analyzer.normalize.attributes import Attributes
+from llmobs.analyzer.normalize.attributes import Attributes, text_array
 from llmobs.analyzer.normalize.content import content
-from llmobs.analyzer.normalize.convert import instant_ns, reader, sampling_weight, usage
+from llmobs.analyzer.normalize.convert import ABSURD, instant_ns, reader, sampling_weight, usage
 from llmobs.analyzer.normalize.events import fold
 from llmobs.analyzer.normalize.ids import mend_ids, times
 from llmobs.analyzer.normalize.mapping import (
@@ -36,9 +36,6 @@ __all__ = ["normalize"]
 Dialects = npt.NDArray[np.uint8]
 
 Mask = npt.NDArray[np.bool_]
-
-_ABSURD: Final = 1e15
-"""No count of tokens and no wait in ns (11 days) is above it: a wrong unit or a broken producer."""
 
 _OPERATIONS: Final = semconv.MODEL_OPERATIONS
 # Producers in `CACHE_APART` that count in full since they send these.
@@ -144,7 +141,7 @@ def _text_column(name: str, attributes: Attributes, dialects: Dialects) -> pa.St
     distinct = encoded.dictionary.to_pylist()
     readings = [reader(source.values)(text) for source in sources for text in distinct]
     index = encoded.indices.to_numpy() + np.maximum(places, 0).astype(np.int64) * len(distinct)
-    return pa.array(readings, pa.string()).take(pa.array(index))
+    return text_array(readings).take(pa.array(index))
 
 
 def _either(column: pa.StringArray, other: pa.StringArray) -> pa.StringArray:
@@ -205,8 +202,9 @@ def _numbers(
     for name, sources in NUMBERS.items():
         rows, places = attributes.first(sources, dialects)
         factors = np.array([source.factor for source in sources])
-        values = attributes.numbers(rows) * factors[places]
-        absurd = (values < 0) | (values > _ABSURD)
+        with np.errstate(over="ignore"):  # infinity is absurd too
+            values = attributes.numbers(rows) * factors[places]
+        absurd = (values < 0) | (values > ABSURD)
         if n := int(absurd.sum()):
             repairs[name] += n
         values[absurd] = np.nan
@@ -215,11 +213,11 @@ def _numbers(
     rows = attributes.rows_of("langfuse.observation.usage_details")
     for row, i in zip(rows.tolist(), attributes.owners(rows).tolist(), strict=True):
         for name, count in usage(attributes.text(row)).items():
-            out[name][i] = count if 0 <= count <= _ABSURD else np.nan
+            out[name][i] = count if 0 <= count <= ABSURD else np.nan
     rows = attributes.rows_of("langfuse.observation.completion_start_time")
     for row, i in zip(rows.tolist(), attributes.owners(rows).tolist(), strict=True):
         at = instant_ns(attributes.text(row))
-        if at is not None and 0 <= at - int(starts[i]) <= _ABSURD:
+        if at is not None and 0 <= at - int(starts[i]) <= ABSURD:
             out["ttft_ns"][i] = at - int(starts[i])
     return out
 

@@ -1,7 +1,8 @@
 """Findings become alerts: one a thing that moved, told when it begins and when it is over.
 
 `AlertBook` decides and does nothing: it is given what fires, what was found, what is in alarm
-and the time, and returns the alerts that changed.
+and the time, and returns the alerts that changed. One incident moves several things at once,
+so what begins at one place (`place_of`) is told in one message (`AlertBook.together`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from llmobs.records import Alert, Finding
 
-__all__ = ["SEVERITIES", "AlertBook", "Change", "SeverityRule", "alert_key", "sample_alert"]
+__all__ = [
+    "SEVERITIES",
+    "AlertBook",
+    "Change",
+    "SeverityRule",
+    "key_of",
+    "place_of",
+    "sample_alert",
+]
 
 Severity: TypeAlias = Literal["page", "ticket"]
 
@@ -69,9 +78,14 @@ class Change(NamedTuple):
     is_news: bool
 
 
-def alert_key(monitor: str, service: str, feature: str) -> str:
-    """Return what findings of one alert have in common."""
-    return "|".join((monitor, service, feature))
+def key_of(finding: Finding) -> str:
+    """Return what findings of one alert have in common: the monitor and the place."""
+    return "|".join((finding.monitor, finding.service, finding.environment, finding.feature))
+
+
+def place_of(alert: Alert) -> str:
+    """Return what alerts that are told together have in common: the key without the monitor."""
+    return alert.key.partition("|")[2]
 
 
 @dataclass(frozen=True)
@@ -118,24 +132,44 @@ class AlertBook:
         alerts = {alert.key: alert for alert in firing}
         taken: dict[str, list[Finding]] = {}
         for found in findings:
-            taken.setdefault(alert_key(found.monitor, found.service, found.feature), []).append(
-                found
-            )
-        ended = [
-            Change(self._resolved(alert, now_ns), (), is_news=True)
-            for key, alert in alerts.items()
+            taken.setdefault(key_of(found), []).append(found)
+        over = {
+            key
+            for key in alerts
             if key not in taken and self._is_over(key, in_alarm, heard_ns, now_ns)
+        }
+        lasting = [alert for key, alert in alerts.items() if key not in over]
+        ended = [
+            Change(self._resolved(alerts[key], lasting, now_ns), (), is_news=True)
+            for key in alerts
+            if key in over
         ]
         return ended + [self._grown(alerts.get(key), key, found) for key, found in taken.items()]
+
+    def together(self, begun: Iterable[Change]) -> list[Change]:
+        """Let each alert that begins at one place say what else moved there; the worst first."""
+        ranked = sorted(begun, key=lambda change: change.alert.severity != "page")
+        summaries = [change.alert.message.partition("\n")[0] for change in ranked]
+        out = []
+        for i, change in enumerate(ranked):
+            _, _, details = change.alert.message.partition("\n")
+            others = [f"Also: {text}" for j, text in enumerate(summaries) if j != i]
+            message = "\n".join([summaries[i], *others, details])
+            out.append(change._replace(alert=replace(change.alert, message=message)))
+        return out
 
     def _grown(self, alert: Alert | None, key: str, found: Sequence[Finding]) -> Change:
         ids = tuple(finding.id for finding in found)
         if alert is None:
             return Change(replace(self._begun(key, found[0]), n_findings=len(found)), ids, True)
+        if alert.finding_id in ids:  # it was written down, and nobody was told yet
+            return Change(replace(alert, n_findings=len(found)), ids, True)
         return Change(replace(alert, n_findings=alert.n_findings + len(found)), ids, False)
 
     def _begun(self, key: str, first: Finding) -> Alert:
         place = f"{first.service}/{first.feature}" if first.feature else first.service
+        if first.environment:
+            place = f"{place} ({first.environment})"
         return Alert(
             id=hashlib.sha256(f"{key}\n{first.id}".encode()).hexdigest()[:16],
             key=key,
@@ -185,15 +219,21 @@ class AlertBook:
         quiet_s = (now_ns - heard_ns.get(key, now_ns)) / _S
         return quiet_s >= (self.settle_s if key in in_alarm else self.resolve_after_s)
 
-    def _resolved(self, alert: Alert, now_ns: int) -> Alert:
+    def _resolved(self, alert: Alert, lasting: Iterable[Alert], now_ns: int) -> Alert:
         plural = "" if alert.n_findings == 1 else "s"
+        message = (
+            f"Quiet again since {_clock(now_ns)}; it began {_clock(alert.starts_at_ns)} "
+            f"and was found {alert.n_findings} time{plural}."
+        )
+        others = sorted(a.monitor for a in lasting if place_of(a) == place_of(alert))
+        if others:
+            message += f"\nStill firing here: {', '.join(others)}."
         return replace(
             alert,
             state="resolved",
             ends_at_ns=now_ns,
             title=f"Resolved: {alert.title}",
-            message=f"Quiet again since {_clock(now_ns)}; it began {_clock(alert.starts_at_ns)} "
-            f"and was found {alert.n_findings} time{plural}.",
+            message=message,
         )
 
 
@@ -219,8 +259,7 @@ def sample_alert() -> tuple[Alert, Finding]:
         examples=(),
         provisional=False,
     )
-    key = alert_key(found.monitor, found.service, found.feature)
-    (change,) = AlertBook().changes([], [found], in_alarm={key: True}, heard_ns={}, now_ns=_TEST_NS)
+    (change,) = AlertBook().changes([], [found], in_alarm={}, heard_ns={}, now_ns=_TEST_NS)
     return change.alert, found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from typing import Final
+from typing import Any, Final
 
 import apprise
 from apprise.plugins.custom_json import NotifyJSON
@@ -30,8 +30,8 @@ class AppriseNotifier:
 
     A JSON webhook (``json://host/path``, ``jsons://`` for TLS) gets the title and the text that
     people get elsewhere, and beside them two objects for programs: ``alert`` with the fields of
-    `llmobs.records.Alert`, and ``finding`` with the first finding, or null. A program tells
-    repeated messages apart by ``alert.id`` and ``alert.state``.
+    `llmobs.records.Alert`, and ``finding`` with the first finding, or null, without the texts
+    of users. A program tells repeated messages apart by ``alert.id`` and ``alert.state``.
 
     Args:
         name: The channel's name in the settings.
@@ -70,7 +70,7 @@ class AppriseNotifier:
         if isinstance(plugin, NotifyJSON):
             plugin.payload_extras |= {
                 "alert": alert.to_json(),
-                "finding": None if finding is None else finding.to_json(),
+                "finding": None if finding is None else _without_texts(finding.to_json()),
             }
         assert plugin is not None, "the URL was tried on construction"
         channel = apprise.Apprise()
@@ -85,3 +85,10 @@ class AppriseNotifier:
             reason = " ".join(log.getvalue().split())[:_MAX_REASON]
         if not taken:
             raise DeliveryError(f"channel {self._name!r} did not take the alert: {reason}")
+
+
+def _without_texts(value: Any) -> Any:
+    """Leave out what users wrote: evidence holds a few lines of it under ``texts``."""
+    if isinstance(value, dict):
+        return {key: _without_texts(item) for key, item in value.items() if key != "texts"}
+    return [_without_texts(item) for item in value] if isinstance(value, list) else value
