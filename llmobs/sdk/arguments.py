@@ -144,8 +144,10 @@ class ArgumentReader:
             if kind is str or kind is int or kind is float or kind is bool:
                 request[name] = value
             else:
-                request[name], more = freeze(value)
-                size += more
+                kept, more = freeze(value)
+                if type(kept) is not str or isinstance(value, str):  # not a mark as NOT_GIVEN
+                    request[name] = kept
+                    size += more
         return request, size
 
     def _read_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import marshal
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
@@ -61,12 +63,13 @@ def pack(value: Any) -> tuple[Any, int]:
     """Take a snapshot as `freeze` does, of what a model is sent or answers: mostly plain and small.
 
     The interpreter's own ``marshal`` copies plain data eight times as fast; `unpack` undoes it.
+    Its format 2 knows no references, so what holds itself is refused as too deep.
     """
     kind = type(value)
     if (kind is dict or kind is list) and len(value) <= _PACKED_ITEMS:
         try:
-            packed = marshal.dumps(value)
-        except ValueError:  # an object is in it
+            packed = marshal.dumps(value, 2)
+        except ValueError:  # an object is in it, or it is too deep
             return freeze(value)
         return packed, len(packed)
     return freeze(value)
@@ -74,8 +77,11 @@ def pack(value: Any) -> tuple[Any, int]:
 
 def unpack(value: Any) -> Any:
     """Return what `pack` was given, as plain data."""
+    if type(value) is not bytes:
+        return value
     # Bytes are nowhere else in a snapshot, and these never left the process.
-    return marshal.loads(value) if type(value) is bytes else value  # noqa: S302
+    # What marshal knows and JSON doesn't, such as a picture's bytes, is no plain data yet.
+    return freeze(marshal.loads(value))[0]  # noqa: S302
 
 
 class _Copier:
@@ -100,12 +106,15 @@ class _Copier:
             return self._dict(value, depth)
         if kind is list or kind is tuple:
             return self._list(value, depth)
-        return self._other(value, depth)
+        try:
+            return self._other(value, depth)
+        except Exception:  # a class of the application's that answers for itself
+            return f"<{kind.__name__}>"
 
     def _dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
         out = {}
         size = 0
-        for key, item in list(value.items()):  # atomic; another thread may write
+        for key, item in list(islice(value.items(), MAX_NODES)):  # atomic: others may write
             name = key if type(key) is str else _name(key)
             kind = type(item)
             if kind is str:  # most of what messages hold, without a call
@@ -239,7 +248,8 @@ def _message(value: Mapping[str, Any], role: str) -> Message:
         parts.append(_part(value))
     if isinstance(refusal := value.get("refusal"), str) and refusal:
         parts.append({"type": "text", "content": refusal})
-    for call in value.get("tool_calls") or ():
+    calls = value.get("tool_calls")
+    for call in calls if isinstance(calls, (list, tuple)) else ():
         if isinstance(call, dict):
             parts.append(_part({"type": "function_call", **call}))
     message: Message = {"role": role, "parts": parts}
@@ -296,6 +306,15 @@ def _tool_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+_MODALITIES: Final = {
+    "image": "image",
+    "audio": "audio",
+    "video": "video",
+    "document": "document",
+    "file": "document",
+}
+
+
 def _media_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
     image = value.get("image_url")
     uri = image.get("url") if isinstance(image, dict) else image
@@ -306,16 +325,13 @@ def _media_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
             "modality": "image",
             "uri": uri.partition(",")[0] if uri.startswith("data:") else uri,
         }
-    if isinstance(kind, str) and kind in {
-        "image",
-        "input_image",
-        "input_audio",
-        "audio",
-        "document",
-        "file",
-    }:
-        modality = kind.removeprefix("input_")
-        return {"type": "media", "modality": "document" if modality == "file" else modality}
+    if isinstance(kind, str) and kind.removeprefix("input_") in _MODALITIES:
+        return {"type": "media", "modality": _MODALITIES[kind.removeprefix("input_")]}
+    blob = value.get("inline_data") or value.get("inlineData")  # Gemini's
+    if isinstance(blob, dict):
+        mime_type = blob.get("mime_type") or blob.get("mimeType")
+        first = mime_type.partition("/")[0] if isinstance(mime_type, str) else ""
+        return {"type": "media", "modality": _MODALITIES.get(first, "document")}
     return None
 
 
@@ -330,12 +346,29 @@ def tool_arguments(value: Any) -> Any:
 
 
 def dump(value: Any) -> str:
-    """Return plain data as JSON, as it is read by people."""
-    return (
-        value
-        if isinstance(value, str)
-        else json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
-    )
+    """Return plain data as JSON, as it is read by people; a text as it is."""
+    if isinstance(value, str):
+        return value
+    try:
+        return _to_json(value)
+    except ValueError:
+        return _to_json(_without_odd_numbers(value))
+
+
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def _without_odd_numbers(value: Any) -> Any:
+    """Return plain data with a text for every number that JSON can't say or Python won't print."""
+    if isinstance(value, dict):
+        return {key: _without_odd_numbers(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_odd_numbers(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int) and value.bit_length() > 10_000:
+        return "<int>"
+    return value
 
 
 def characters(messages: Sequence[Message]) -> int:
@@ -356,10 +389,12 @@ _KEY: Final = re.compile(
     r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic, Stripe
     r"|\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{20,}"
     r"|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bAKIA[A-Z0-9]{16}\b|\bAIza[\w-]{35}"
-    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"  # a JSON web token
+    # A JSON web token; it begins where a word does, or a text of "-eyJ" takes seconds.
+    r"|(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
+_LONGEST_SECRET: Final = 4_000  # characters; a large token
 # Parts of a message that name things and hold no text of anybody's.
 _NAMES: Final = frozenset({"type", "role", "id", "modality", "mime_type"})
 
@@ -399,32 +434,51 @@ class Redactor:
 
     def mask(self, text: str) -> str:
         """Cut a text and mask what is private in it."""
-        text = self.cut(text)
-        if "@" in text:
-            text = _EMAIL.sub("[EMAIL]", text)
-        text = _KEY.sub("[KEY]", text)
-        text = _CARD.sub(_mask_card, text)
-        if self._hook is None:
-            return text
-        try:
-            return str(self._hook(text))
-        except Exception:  # the application's code; fail closed
-            return "[REDACTION FAILED]"
+        if len(text) > self._max_characters:
+            self.truncated = True
+            # Cut for good at the end: half a secret is not recognized, and would leave.
+            text = text[: self._max_characters + _LONGEST_SECRET]
+        text = _mask_known(text)
+        if self._hook is not None:
+            try:
+                text = str(self._hook(text))
+            except Exception:  # the application's code; fail closed
+                text = "[REDACTION FAILED]"
+        return text[: self._max_characters]
 
-    def apply(self, value: Any, *, masked: bool) -> Any:
-        """Return plain data with every text in it cut, and masked where asked."""
-        change = self.mask if masked else self.cut
-        return _each_text(value, change)
+    def apply(self, value: Any, *, masked: bool, is_messages: bool = False) -> Any:
+        """Return plain data with every text in it cut, and masked where asked.
+
+        Args:
+            value: Plain data.
+            masked: Whether what is private is masked. Keys are masked too, but not shown to the
+                hook: it knows texts, not the data's structure.
+            is_messages: The data are messages or parts of messages, whose ``type``, ``role`` and
+                the like stay as they are.
+        """
+        if not masked:
+            return _each_text(value, self.cut, str, is_messages)
+        return _each_text(value, self.mask, _mask_known, is_messages)
 
 
-def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+def _mask_known(text: str) -> str:
+    if "@" in text:
+        text = _EMAIL.sub("[EMAIL]", text)
+    return _CARD.sub(_mask_card, _KEY.sub("[KEY]", text))
+
+
+def _each_text(
+    value: Any, change: Callable[[str], str], name: Callable[[str], str], is_message: bool
+) -> Any:
     if type(value) is str:
         return change(value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {
-            key: item if key in _NAMES and isinstance(item, str) else _each_text(item, change)
+            name(key): item
+            if is_message and key in _NAMES and isinstance(item, str)
+            else _each_text(item, change, name, is_message and key == "parts")
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [_each_text(item, change) for item in value]
+        return [_each_text(item, change, name, is_message) for item in value]
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -14,10 +15,34 @@ from opentelemetry.util.types import AnyValue
 
 from llmobs import semconv
 from llmobs.sdk import runtime as process
-from llmobs.sdk.guarded import guarded
-from llmobs.sdk.span import LIVE_KEY, SESSION_KEY, Kind, LiveSpan, Session, Spec, open_span
+from llmobs.sdk.content import freeze
+from llmobs.sdk.guarded import guarded, report
+from llmobs.sdk.span import (
+    LIVE_KEY,
+    OPERATIONS,
+    SESSION_KEY,
+    Kind,
+    LiveSpan,
+    Session,
+    Spec,
+    detach,
+    open_span,
+)
 
-__all__ = ["Handle", "Ids", "current", "current_ids", "session", "session_of", "span", "trace_id"]
+__all__ = [
+    "Handle",
+    "Ids",
+    "current",
+    "current_ids",
+    "remembered_session",
+    "session",
+    "session_of",
+    "span",
+    "trace_id",
+]
+
+# Ids that were handed out and whose session is kept, at most: some hours of a busy page, 5 MB.
+_REMEMBERED_IDS: Final = 20_000
 
 
 class Handle:
@@ -39,6 +64,7 @@ class Handle:
 
 
 _NO_SPAN: Final = Handle()
+_sessions: Final[dict[str, Session]] = {}
 
 
 class Ids(NamedTuple):
@@ -58,13 +84,29 @@ def current() -> LiveSpan | Handle:
 
 
 def current_ids() -> Ids | None:
-    """Return the ids of the innermost span of ours, else of the current one; None outside."""
+    """Return the ids of the innermost span of ours, else of the current one; None outside.
+
+    Whose they are is remembered for a while, for the feedback that may come with them.
+    """
     live = context_api.get_value(LIVE_KEY)
     at = live if isinstance(live, LiveSpan) else trace.get_current_span()
     where = at.get_span_context()
     if not where.is_valid:
         return None
-    return Ids(trace.format_trace_id(where.trace_id), trace.format_span_id(where.span_id))
+    ids = Ids(trace.format_trace_id(where.trace_id), trace.format_span_id(where.span_id))
+    said = live.session if isinstance(live, LiveSpan) else session_of()
+    if said is not None:
+        for known in ids:
+            _sessions[known] = said
+        with suppress(KeyError, RuntimeError, StopIteration):  # another thread was first
+            while len(_sessions) > _REMEMBERED_IDS:
+                del _sessions[next(iter(_sessions))]
+    return ids
+
+
+def remembered_session(trace_id: str | None, span_id: str | None) -> Session | None:
+    """Return the session of ids that `current_ids` has handed out here, None of unknown ones."""
+    return _sessions.get(span_id or "") or _sessions.get(trace_id or "")
 
 
 def trace_id() -> str | None:
@@ -90,7 +132,7 @@ class session:  # noqa: N801 - used as a statement: `with llmobs.session("s-1"):
     """Put a session, a user and a feature on every span within, other instrumentations' included.
 
     Sessions nest: what an inner one doesn't say, the outer one does. For ``with`` and
-    ``async with``.
+    ``async with``; one object may serve many tasks at a time. Ids that are no texts become texts.
 
     Args:
         session_id: Sent as ``gen_ai.conversation.id`` and ``session.id``.
@@ -110,9 +152,14 @@ class session:  # noqa: N801 - used as a statement: `with llmobs.session("s-1"):
         propagate: bool = False,
         **attributes: AnyValue,
     ) -> None:
-        self._said = Session(session_id, user_id, feature, attributes)
+        self._said = Session()
         self._propagate = propagate
         self._tokens: list[Token[Context]] = []
+        with guarded("read a session"):
+            names = [
+                None if said is None else str(said) for said in (session_id, user_id, feature)
+            ]
+            self._said = Session(*names, freeze(attributes)[0])
 
     def __enter__(self) -> None:
         with guarded("begin a session"):
@@ -136,7 +183,13 @@ class session:  # noqa: N801 - used as a statement: `with llmobs.session("s-1"):
         traceback: TracebackType | None,
     ) -> None:
         with guarded("end a session"):
-            context_api.detach(self._tokens.pop())
+            # The last one that this context has attached: tasks may share the object.
+            for token in reversed(self._tokens.copy()):
+                if detach(token):
+                    self._tokens.remove(token)
+                    return
+            if len(self._tokens) == 1:  # closed in another context: nothing to restore
+                self._tokens.clear()
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -185,8 +238,12 @@ class span:  # noqa: N801 - used as a statement: `with llmobs.span("tool", name=
         input: Any = None,  # noqa: A002 - the word that people look for
         attributes: Mapping[str, AnyValue] | None = None,
     ) -> None:
-        self._spec = Spec(kind, name or kind, model, provider, feature, attributes=attributes or {})
+        if kind not in OPERATIONS:
+            report("a span of unknown kind is a workflow", kind=str(kind))
+            kind = "workflow"
+        self._spec = Spec(kind, name or kind, model, provider, feature)
         self._input = input
+        self._attributes = attributes
         self._open: list[tuple[LiveSpan, Token[Context]]] = []
 
     def __enter__(self) -> LiveSpan | Handle:
@@ -195,7 +252,7 @@ class span:  # noqa: N801 - used as a statement: `with llmobs.span("tool", name=
             return _NO_SPAN
         with guarded("begin a span"):
             live, context = open_span(active, self._spec)
-            live.set(input=self._input)
+            live.set(input=self._input, attributes=self._attributes)
             self._open.append((live, context_api.attach(context)))
             return live
         return _NO_SPAN
@@ -210,7 +267,7 @@ class span:  # noqa: N801 - used as a statement: `with llmobs.span("tool", name=
             return
         live, token = self._open.pop()
         with guarded("end a span"):
-            context_api.detach(token)
+            detach(token)
             if error is not None:
                 live.fail(error)
             live.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -14,6 +15,7 @@ from opentelemetry.util.types import AnyValue
 
 from llmobs import semconv
 from llmobs.sdk.content import Redactor, characters, dump, to_messages, unpack
+from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Place, Runtime
 from llmobs.sdk.span import OPERATIONS, Call, LiveSpan
 from llmobs.sdk.usage import Answer, Usage, read_answer, read_stream, read_usage
@@ -39,7 +41,7 @@ REQUEST_ATTRIBUTES: Final[Mapping[str, tuple[str, type]]] = {
     "reasoning_effort": (semconv.GEN_AI_REQUEST_REASONING_LEVEL, str),
 }
 _CONVERSING: Final = frozenset({"workflow", "agent", "tool", "chat"})
-_CONTENT_ATTRIBUTES: Final = (
+_MESSAGES: Final = (
     semconv.GEN_AI_INPUT_MESSAGES,
     semconv.GEN_AI_OUTPUT_MESSAGES,
     semconv.GEN_AI_SYSTEM_INSTRUCTIONS,
@@ -67,12 +69,13 @@ def describe(span: LiveSpan, runtime: Runtime) -> Described:
     """Say in the conventions' words what a finished span holds."""
     # An instrumented client below has made the inference span: ours only wraps it, else every
     # token would count twice.
-    kind = "workflow" if span.has_inference_child else span.spec.kind
+    kind = "workflow" if span.has_model_child else span.spec.kind
     operation = OPERATIONS[kind]
     attributes: dict[str, AnyValue] = {semconv.GEN_AI_OPERATION_NAME: operation}
     call = span.call or Call()
-    asked = unpack(call.input)
-    answer = _answer(span)
+    answer = Answer()
+    with guarded("read an answer"):  # of any shape; what it doesn't tell is not known
+        answer = _answer(span)
     if kind in {"chat", "embeddings", "retrieval"}:
         _add_model(attributes, kind, span, call, answer)
     target = _add_target(attributes, kind, span)
@@ -84,7 +87,9 @@ def describe(span: LiveSpan, runtime: Runtime) -> Described:
     if span.failure is not None:
         attributes[semconv.ERROR_TYPE] = span.failure.type
     redactor = Redactor(runtime.settings.max_characters, runtime.settings.redact)
-    content = _content(attributes, kind, span, call, asked, answer, redactor, runtime)
+    content: dict[str, Any] = {}
+    with guarded("shape content"):  # without it the span is worth sending still
+        content = _content(attributes, kind, span, call, answer, redactor, runtime)
     _add_own(attributes, span, runtime, redactor)
     return Described(
         span=span,
@@ -113,19 +118,23 @@ def _answer(span: LiveSpan) -> Answer:
         answer = read_answer(unpack(span.output))
     if (usage := said.get("usage")) is not None and isinstance(usage, dict):
         answer.usage = read_usage(usage)
-    answer.model = said.get("model") or answer.model
-    answer.response_id = said.get("response_id") or answer.response_id
+    answer.model = _word(said.get("model")) or answer.model
+    answer.response_id = _word(said.get("response_id")) or answer.response_id
     reasons = said.get("finish_reason")
     if reasons:
-        answer.finish_reasons = [reasons] if isinstance(reasons, str) else list(reasons)
+        answer.finish_reasons = [str(r) for r in (reasons if isinstance(reasons, list) else [reasons])]
     return answer
+
+
+def _word(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _add_model(
     attributes: dict[str, AnyValue], kind: str, span: LiveSpan, call: Call, answer: Answer
 ) -> None:
     said = span.updates or {}
-    provider = said.get("provider") or span.spec.provider or span.provider
+    provider = _word(said.get("provider")) or span.spec.provider or span.provider
     if provider is None and kind != "retrieval":
         provider = semconv.PROVIDER_UNKNOWN
     if provider is not None:
@@ -169,8 +178,9 @@ def _add_request(attributes: dict[str, AnyValue], kind: str, call: Call) -> None
             attribute = {"top_k": semconv.GEN_AI_RETRIEVAL_TOP_K}.get(name, "")
         elif name == "n" and value == 1:
             continue
-        if attribute and (kind == "chat" or name in {"model", "top_k"}):
-            attributes[attribute] = kind_of_value(value)
+        if attribute and (kind != "embeddings" or name == "model"):
+            with suppress(ValueError, OverflowError):  # a word or infinity where a number goes
+                attributes[attribute] = kind_of_value(value)
 
 
 def _add_usage(attributes: dict[str, AnyValue], kind: str, usage: Usage) -> None:
@@ -221,8 +231,6 @@ def _add_session(attributes: dict[str, AnyValue], kind: str, span: LiveSpan) -> 
         attributes[semconv.USER_ID] = session.user_id
     if session.feature is not None:
         attributes[semconv.LLMOBS_FEATURE] = session.feature
-    if session.attributes:
-        attributes.update(session.attributes)
 
 
 def _add_own(
@@ -230,7 +238,8 @@ def _add_own(
 ) -> None:
     """Add what the application set by name, and what is ours."""
     masked = span.content != "full"
-    for extra in (span.spec.attributes, span.attributes):
+    of_session = None if span.session is None else span.session.attributes
+    for extra in (of_session, span.spec.attributes, span.attributes):
         if extra:
             attributes.update(redactor.apply(extra, masked=masked))
     attributes[semconv.LLMOBS_CONTENT] = span.content
@@ -245,7 +254,6 @@ def _content(
     kind: str,
     span: LiveSpan,
     call: Call,
-    asked: Any,
     answer: Answer,
     redactor: Redactor,
     runtime: Runtime,
@@ -254,7 +262,7 @@ def _content(
     mode = span.content
     if mode == "off" or not span.is_sampled:
         return {}
-    content = _raw_content(kind, span, call, asked, answer)
+    content = _raw_content(kind, span, call, answer)
     if mode == "metadata":
         lengths = {
             semconv.GEN_AI_INPUT_MESSAGES: semconv.LLMOBS_INPUT_CHARACTERS,
@@ -267,14 +275,15 @@ def _content(
     masked = mode == "redacted"
     if not masked and span.size <= runtime.settings.max_characters:
         return content  # all of it together is no longer than one text may be
-    return {name: redactor.apply(value, masked=masked) for name, value in content.items()}
+    return {
+        name: redactor.apply(value, masked=masked, is_messages=name in _MESSAGES)
+        for name, value in content.items()
+    }
 
 
-def _raw_content(
-    kind: str, span: LiveSpan, call: Call, asked: Any, answer: Answer
-) -> dict[str, Any]:
+def _raw_content(kind: str, span: LiveSpan, call: Call, answer: Answer) -> dict[str, Any]:
     said = span.updates or {}
-    asked = said.get("input", asked)
+    asked = said["input"] if "input" in said else unpack(call.input)
     if kind == "tool":
         return _present(
             {
@@ -360,7 +369,7 @@ def put_content(described: Described, place: Place) -> None:
     """
     for name, value in described.content.items():
         # The event has no place for tools and documents.
-        if place != "event" or name not in _CONTENT_ATTRIBUTES:
+        if place != "event" or name not in _MESSAGES:
             described.attributes[name] = dump(value)
 
 

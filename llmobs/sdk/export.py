@@ -6,8 +6,10 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from http import HTTPStatus
 from time import monotonic, time_ns
 from typing import Any, Final
 
@@ -23,8 +25,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind
 
 from llmobs import semconv
-from llmobs.sdk.buffer import Buffer, Item
-from llmobs.sdk.content import Redactor
+from llmobs.sdk.buffer import REQUEST_BYTES, Buffer, Item
 from llmobs.sdk.describe import (
     SCOPE,
     Described,
@@ -33,8 +34,8 @@ from llmobs.sdk.describe import (
     put_content,
     to_readable,
 )
-from llmobs.sdk.foreign import EventItem, ForeignItem, scrub, scrubbed
-from llmobs.sdk.guarded import ExportThreadFilter, guarded, report
+from llmobs.sdk.foreign import EventItem, ForeignItem, scrubbed, scrubbed_event
+from llmobs.sdk.guarded import ExportThreadFilter, guarded, note_fault, report
 from llmobs.sdk.metrics import Metrics
 from llmobs.sdk.runtime import Runtime, Settings
 from llmobs.sdk.span import LiveSpan
@@ -43,10 +44,30 @@ from llmobs.sdk.wire import encode_request, encode_span
 __all__ = ["Sender"]
 
 THREAD_NAME: Final = "llmobs-export"
-# The exporters try again by themselves when a try may help, after a second at least; a failure
-# that comes sooner is a refusal, and the same bytes would be refused again.
+# What OTLP asks a sender to try again after; all else that is no success is a refusal, and the same
+# bytes would be refused again.
+_RETRYABLE: Final = frozenset(
+    {
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+# An exporter that doesn't say why it failed tries again by itself when that may help, after a
+# second at least: a failure that comes sooner is taken for a refusal.
 REFUSED_WITHIN_S: Final = 0.5
+# The exporters wait from try to try, and give up after ten seconds or at once where the receiver
+# asks for more; this is on top.
+RETRY_PAUSE_S: Final = 1.0
 _FILTER: Final = ExportThreadFilter(THREAD_NAME)
+
+
+class _Outcome(Enum):
+    TAKEN = "taken"
+    REFUSED = "refused"
+    AWAY = "not_taken"
 
 
 class _Exporters:
@@ -64,12 +85,14 @@ class _Exporters:
             self.logs = logs()
         if os.environ.get("OTEL_METRICS_EXPORTER") != "none":
             self.metrics = metrics()
-        self.send_encoded = _door_for_bytes(self.spans, settings)
+        self.post_spans = _door_for_bytes(self.spans)
+        self.post_events = _door_for_bytes(self.logs)
         for exporter in (self.spans, self.logs, self.metrics):
             if exporter is not None:
                 # Their own line per failed batch would drown the application's log.
                 logging.getLogger(type(exporter).__module__).addFilter(_FILTER)
-        logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").addFilter(_FILTER)
+        for name in ("grpc.exporter", "common._internal"):  # the latter quotes content
+            logging.getLogger(f"opentelemetry.exporter.otlp.proto.{name}").addFilter(_FILTER)
 
     def shutdown(self) -> None:
         for exporter in (self.spans, self.logs, self.metrics):
@@ -78,17 +101,25 @@ class _Exporters:
                     exporter.shutdown()
 
 
-def _door_for_bytes(
-    exporter: SpanExporter | None, settings: Settings
-) -> Callable[[bytes], bool] | None:
-    """Return what sends a request that is encoded already, None where there is no such door.
+def _door_for_bytes(exporter: object) -> Callable[[bytes], _Outcome] | None:
+    """Return what sends a request that is encoded already and tells what became of it.
 
-    The door is not public: an exporter of another version or protocol gets spans to encode.
+    The door is not public. None where it isn't there, as with gRPC or another version: such an
+    exporter gets objects to encode.
     """
     export = getattr(getattr(exporter, "_client", None), "export", None)
-    if export is None or settings.protocol != "http/protobuf":
+    if export is None:
         return None
-    return lambda request: bool(export(request).success)
+
+    def post(request: bytes) -> _Outcome:
+        result = export(request)
+        if result.success:
+            return _Outcome.TAKEN
+        if result.status_code is None or result.status_code in _RETRYABLE:
+            return _Outcome.AWAY
+        return _Outcome.REFUSED
+
+    return post
 
 
 Makers = tuple[
@@ -131,8 +162,9 @@ def _grpc(settings: Settings) -> Makers:
 
 @dataclass(slots=True)
 class _Batch:
-    """Prepared for sending: our spans as bytes where they can be sent so."""
+    """Prepared for sending: our spans both as they are and as bytes, for either way out."""
 
+    described: list[Described] = field(default_factory=list)
     encoded: list[bytes] = field(default_factory=list)
     spans: list[ReadableSpan] = field(default_factory=list)
     events: list[ReadableLogRecord] = field(default_factory=list)
@@ -146,6 +178,20 @@ def _encoded(described: Described) -> bytes:
         described.attributes,
         failure_message(described.span),
     )
+
+
+def _requests(encoded: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Group encoded spans so that no request is larger than receivers take."""
+    group: list[bytes] = []
+    n_bytes = 0
+    for span in encoded:
+        if group and n_bytes + len(span) > REQUEST_BYTES:
+            yield group
+            group, n_bytes = [], 0
+        group.append(span)
+        n_bytes += len(span)
+    if group:
+        yield group
 
 
 class Sender:
@@ -172,17 +218,16 @@ class Sender:
         self._metrics_due_s = monotonic() + self._runtime.settings.metric_interval_s
         self._waiting: deque[threading.Event] = deque()
         self._thread: threading.Thread | None = None
-        self._is_closing = False
-        self._stop_retrying = threading.Event()
+        self._is_closing = threading.Event()
         self.n_spans = 0
         self.n_events = 0
-        self._runtime.buffer.start = self.start
+        self._runtime.buffer.on_first_put.append(self.start)
 
     def start(self) -> None:
         """Start the thread. Where none can be started, the buffer fills and says so."""
         with guarded("start the sender"):
             thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
-            self._runtime.buffer.start = None
+            self._runtime.buffer.on_first_put.clear()
             thread.start()
             self._thread = thread
 
@@ -199,16 +244,18 @@ class Sender:
     def close(self, timeout_s: float) -> bool:
         """Send what waits within a time, then end; return whether all was sent in time."""
         began_s = monotonic()
-        self._is_closing = True  # a batch that fails now is not tried again
-        self._stop_retrying.set()
+        self._is_closing.set()  # a batch that fails now is not tried again
         thread = self._thread
         if thread is None or not thread.is_alive():
             return not len(self._runtime.buffer)
         self._runtime.buffer.wake()
         thread.join(max(0.0, timeout_s - (monotonic() - began_s)))
-        if self._exporters is not None and thread.is_alive():
+        if not thread.is_alive():
+            return True
+        if self._exporters is not None:
             self._exporters.shutdown()  # wakes it from waiting for another try
-        return not thread.is_alive()
+        report("telemetry may be lost at the end", n_waiting=len(self._runtime.buffer))
+        return False
 
     # --- on the thread ---
 
@@ -217,21 +264,23 @@ class Sender:
         context_api.attach(context_api.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         buffer = self._runtime.buffer
         interval_s = self._runtime.settings.export_interval_s
-        while not self._is_closing:
+        while not self._is_closing.is_set():
             buffer.wait(interval_s)
             asked = list(self._waiting)
             with guarded("send"):
-                if asked or self._is_closing:
+                if asked or self._is_closing.is_set():
                     self._send_all()
                 else:
                     self._send_waiting()
                     if monotonic() >= self._metrics_due_s:
                         self._send_metrics()
+            buffer.report_losses()
             for done in asked:
                 self._waiting.remove(done)
                 done.set()
         with guarded("send"):
             self._send_all()
+        buffer.report_losses()
         if self._exporters is not None:
             self._exporters.shutdown()
         while self._waiting:
@@ -243,11 +292,16 @@ class Sender:
 
     def _send_waiting(self) -> None:
         buffer = self._runtime.buffer
+        if not len(buffer):
+            return
+        exporters = self._exporters_now()  # where they can't be made, nothing is taken
         while items := buffer.take(self._runtime.settings.batch_size):
             batch = self._prepare(items)
-            self._send_encoded(batch.encoded)
-            self._send_spans(batch.spans)
-            self._send_events(batch.events)
+            self._send_described(batch, exporters)
+            self._send_spans(batch.spans, exporters)
+            self._send_events(batch.events, exporters)
+            for described in batch.described:
+                described.span.release()
 
     def _exporters_now(self) -> _Exporters:
         """Make the exporters when they are first needed: not while the application starts."""
@@ -270,58 +324,52 @@ class Sender:
             described = describe(item, self._runtime)
             self._measure(described)
             if item.is_sampled:
-                batch.events += _events(described, self._runtime)
+                events = _events(described, self._runtime)
                 put_content(described, settings.content_place)
-                if self._exporters_now().send_encoded is None:
-                    batch.spans.append(to_readable(described, self._runtime))
-                else:
-                    batch.encoded.append(_encoded(described))
+                batch.encoded.append(_encoded(described))
+                batch.described.append(described)
+                batch.events += events
+            else:
+                item.release()
         elif isinstance(item, ForeignItem):
             span = item.span
             duration_s = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
-            self._metrics.observe(span.attributes or {}, duration_s)
+            with guarded("measure a span"):
+                self._metrics.observe(span.attributes or {}, duration_s)
             if item.is_sent:
                 batch.spans.append(scrubbed(span, settings, self._runtime.resource))
         elif isinstance(item, EventItem):
             record = item.record
-            if item.is_foreign and settings.content != "full":
-                redactor = Redactor(settings.max_characters, settings.redact)
-                mask = settings.content == "redacted"
-                record.log_record.attributes = scrub(
-                    record.log_record.attributes or {}, redactor, mask=mask
-                )
-            batch.events.append(record)
+            batch.events.append(scrubbed_event(record, settings) if item.is_foreign else record)
 
     def _measure(self, described: Described) -> None:
         span = described.span
         calls = (span.n_inference_calls, span.n_tool_calls) if span.spec.kind == "agent" else None
-        self._metrics.observe(
-            described.attributes,
-            span.duration_ns / 1e9,
-            chunk_gaps_s=described.chunk_gaps_s,
-            agent_calls=calls,
-        )
-
-    def _send_encoded(self, spans: list[bytes]) -> None:
-        send = self._exporters_now().send_encoded
-        if spans and send is not None:
-            request = encode_request(spans, self._runtime.resource, SCOPE)
-            self.n_spans += self._try(lambda: send(request), len(spans))
-
-    def _send_spans(self, spans: list[ReadableSpan]) -> None:
-        exporter = self._exporters_now().spans
-        if spans and exporter is not None:
-            taken = self._try(
-                lambda: exporter.export(spans) is SpanExportResult.SUCCESS, len(spans)
+        with guarded("measure a span"):  # a label of the application's may be of any type
+            self._metrics.observe(
+                described.attributes,
+                span.duration_ns / 1e9,
+                chunk_gaps_s=described.chunk_gaps_s,
+                agent_calls=calls,
             )
-            self.n_spans += taken
 
-    def _send_events(self, events: list[ReadableLogRecord]) -> None:
-        exporter = self._exporters_now().logs
-        if events and exporter is not None:
-            success = LogRecordExportResult.SUCCESS
-            taken = self._try(lambda: exporter.export(events) is success, len(events))
-            self.n_events += taken
+    def _send_described(self, batch: _Batch, exporters: _Exporters) -> None:
+        """Send our spans: as bytes where there is a door for them, else as objects."""
+        post = exporters.post_spans
+        if post is None:
+            self._send_spans([to_readable(d, self._runtime) for d in batch.described], exporters)
+            return
+        for group in _requests(batch.encoded):
+            request = encode_request(group, self._runtime.resource, SCOPE)
+            self.n_spans += self._try(lambda request=request: post(request), len(group))
+
+    def _send_spans(self, spans: list[ReadableSpan], exporters: _Exporters) -> None:
+        if spans and exporters.spans is not None:
+            self.n_spans += self._send_each(spans, exporters.export_spans)
+
+    def _send_events(self, events: list[ReadableLogRecord], exporters: _Exporters) -> None:
+        if events and exporters.logs is not None:
+            self.n_events += self._send_each(events, exporters.export_events)
 
     def _send_metrics(self) -> None:
         self._metrics_due_s = monotonic() + self._runtime.settings.metric_interval_s

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from time import time_ns
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -12,12 +13,16 @@ from opentelemetry.trace import SpanContext
 from llmobs import semconv
 from llmobs.sdk import runtime as process
 from llmobs.sdk.content import Redactor
-from llmobs.sdk.context import current_ids, session_of
+from llmobs.sdk.context import current_ids, remembered_session, session_of
 from llmobs.sdk.export import event_record
 from llmobs.sdk.foreign import EventItem
 from llmobs.sdk.guarded import guarded, report
+from llmobs.sdk.span import Session
 
 __all__ = ["feedback"]
+
+_TRACE_ID: Final = re.compile("[0-9a-f]{32}", re.IGNORECASE)
+_SPAN_ID: Final = re.compile("[0-9a-f]{16}", re.IGNORECASE)
 
 
 def feedback(
@@ -30,13 +35,15 @@ def feedback(
     response_id: str | None = None,
     session_id: str | None = None,
     user_id: str | None = None,
+    feature: str | None = None,
     name: str = "user_feedback",
     source: str = "user",
 ) -> None:
     """Send what somebody says of an answer: from here and now, or from anywhere later.
 
     Without ids it is about the current span. Ids come from `llmobs.current_ids`, so a page can
-    send them back with the thumb, hours later and to another process. Never raises or waits.
+    send them back with the thumb, hours later and to another process. Never raises or waits; what
+    has no score, label or comment, or ids that are none, is not sent, and said in the log.
 
     Args:
         score: A number, higher is better; True is 1 and False is 0.
@@ -46,23 +53,29 @@ def feedback(
         trace_id: In hex, of the trace that is judged.
         span_id: In hex, of the span that is judged; goes with `trace_id`.
         response_id: The provider's id of the answer, where there is no span id.
-        session_id: The session that is judged.
-        user_id: Who says it.
+        session_id: The session that is judged; else that of the ids, where this process has handed
+            them out not too long ago, else the current one.
+        user_id: Who says it; else the user of the current session.
+        feature: The part of the app that is judged; else as for `session_id`.
         name: What is judged, as in ``gen_ai.evaluation.name``.
         source: Who judges, as in ``llmobs.feedback.source``: ``user``, ``reviewer`` …
     """
     active = process.active
     if active is None:
-        report("feedback before init is not sent", name=name)
+        report("feedback before init is not sent")
         return
     with guarded("send feedback"):
         if score is None and label is None and comment is None:
-            report("feedback without score, label and comment is not sent", name=name)
+            report("feedback without score, label and comment is not sent")
+            return
+        if not (_is_id(trace_id, _TRACE_ID) and _is_id(span_id, _SPAN_ID)):
+            report("feedback with ids that are none is not sent")
             return
         if trace_id is None and span_id is None and response_id is None and session_id is None:
             ids = current_ids()
             trace_id, span_id = (None, None) if ids is None else ids
-        here = session_of()
+        here = session_of() or Session()
+        judged = remembered_session(trace_id, span_id) or here
         settings = active.settings
         if comment is not None:
             redactor = Redactor(settings.max_characters, settings.redact)
@@ -73,8 +86,9 @@ def feedback(
             semconv.GEN_AI_EVALUATION_SCORE_LABEL: label,
             semconv.GEN_AI_EVALUATION_EXPLANATION: comment,
             semconv.GEN_AI_RESPONSE_ID: response_id,
-            semconv.SESSION_ID: session_id or (here.session_id if here else None),
-            semconv.USER_ID: user_id or (here.user_id if here else None),
+            semconv.SESSION_ID: session_id or judged.session_id,
+            semconv.USER_ID: user_id or here.user_id,
+            semconv.LLMOBS_FEATURE: feature or judged.feature,
             semconv.LLMOBS_FEEDBACK_SOURCE: source,
         }
         record = event_record(
@@ -85,6 +99,11 @@ def feedback(
             context=_context(trace_id, span_id),
         )
         active.buffer.put(EventItem(record, is_foreign=False))
+
+
+def _is_id(said: str | None, pattern: re.Pattern[str]) -> bool:
+    """Return whether an id is none or well-formed: these come from pages, and so from anybody."""
+    return not said or pattern.fullmatch(said) is not None
 
 
 def _context(trace_id: str | None, span_id: str | None) -> Context:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
 
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
@@ -22,7 +23,14 @@ from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Settings
 from llmobs.sdk.span import LIVE_KEY, LiveSpan, Session
 
-__all__ = ["EventItem", "ForeignEvents", "ForeignItem", "ForeignSpans", "scrubbed"]
+__all__ = [
+    "EventItem",
+    "ForeignEvents",
+    "ForeignItem",
+    "ForeignSpans",
+    "scrubbed",
+    "scrubbed_event",
+]
 
 # First word of the attributes of GenAI instrumentations, of any convention.
 _GENAI: Final = (
@@ -47,10 +55,21 @@ _CONTENT: Final = re.compile(
     r"|ai\.values?$|pydantic_ai\..*messages|all_messages|final_result|model_request_parameters"
     r"|exception\.(message|stacktrace)|logfire\.(msg|json_schema)|langsmith\.(inputs|outputs)"
 )
-_LLM_KINDS: Final = {
-    "openinference.span.kind": {"LLM"},
-    "llm.request.type": {"chat", "completion"},
+# Headers of the client's request may hold its key: they leave in no mode.
+_HEADERS: Final = re.compile(r"(gen_ai|llm|ai\.request)\.(extra_)?headers?\b")
+_MESSAGES: Final = frozenset(
+    {
+        semconv.GEN_AI_INPUT_MESSAGES,
+        semconv.GEN_AI_OUTPUT_MESSAGES,
+        semconv.GEN_AI_SYSTEM_INSTRUCTIONS,
+    }
+)
+_LLM_KINDS: Final[Mapping[str, Mapping[str, Literal["chat", "embeddings"]]]] = {
+    "openinference.span.kind": {"LLM": "chat", "EMBEDDING": "embeddings"},
+    "llm.request.type": {"chat": "chat", "completion": "chat", "embedding": "embeddings"},
 }
+_ITEM_BYTES: Final = 2_000  # what a span or an event weighs in memory beside its content, about
+_NODE_BYTES: Final = 64
 
 
 class ForeignItem:
@@ -61,8 +80,8 @@ class ForeignItem:
     def __init__(self, span: ReadableSpan, *, is_sent: bool) -> None:
         self.span = span
         self.is_sent = is_sent
-        attributes = span.attributes or {}
-        self.size = 2_000 + sum(len(v) for v in attributes.values() if type(v) is str)
+        self.size = _ITEM_BYTES + _size(span.attributes)
+        self.size += sum(_ITEM_BYTES + _size(event.attributes) for event in span.events)
 
 
 class EventItem:
@@ -73,7 +92,19 @@ class EventItem:
     def __init__(self, record: ReadableLogRecord, *, is_foreign: bool) -> None:
         self.record = record
         self.is_foreign = is_foreign
-        self.size = 2_000
+        said = record.log_record
+        self.size = _ITEM_BYTES + _size(said.attributes) + _size(said.body)
+
+
+def _size(value: Any) -> int:
+    """Return about how many bytes of memory a value of an attribute holds."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(_NODE_BYTES + _size(item) for item in value.values())
+    if isinstance(value, Sequence):
+        return sum(_NODE_BYTES + _size(item) for item in value)
+    return _NODE_BYTES
 
 
 class ForeignSpans(SpanProcessor):
@@ -91,8 +122,9 @@ class ForeignSpans(SpanProcessor):
             live = _live_of(parent_context)
             # A span that is not sent can't stand for ours.
             is_sent = active.settings.foreign != "off"
-            if is_sent and live is not None and _is_inference(span.attributes or {}):
-                live.mark_inference_child()
+            kind = _model_kind(span.attributes or {})
+            if is_sent and live is not None and kind is not None:
+                live.mark_model_child(kind)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue the span, where it is wanted."""
@@ -149,10 +181,15 @@ def _live_of(context: Context | None) -> LiveSpan | None:
     return live if isinstance(live, LiveSpan) else None
 
 
-def _is_inference(attributes: Mapping[str, Any]) -> bool:
-    if attributes.get(semconv.GEN_AI_OPERATION_NAME) in semconv.INFERENCE_OPERATIONS:
-        return True
-    return any(attributes.get(name) in values for name, values in _LLM_KINDS.items())
+def _model_kind(attributes: Mapping[str, Any]) -> Literal["chat", "embeddings"] | None:
+    """Return which of our kinds a span of a model's call would be, None of any other span."""
+    operation = attributes.get(semconv.GEN_AI_OPERATION_NAME)
+    if operation in semconv.INFERENCE_OPERATIONS:
+        return "chat"
+    if operation == semconv.OPERATION_EMBEDDINGS:
+        return "embeddings"
+    found = (kinds.get(attributes.get(name, "")) for name, kinds in _LLM_KINDS.items())
+    return next((kind for kind in found if kind is not None), None)
 
 
 def _is_genai(attributes: Mapping[str, Any]) -> bool:
@@ -170,19 +207,13 @@ def scrubbed(span: ReadableSpan, settings: Settings, resource: Resource) -> Read
         settings: What may leave.
         resource: Ours; a span of a provider with another resource keeps what that one adds.
     """
-    if settings.content == "full":
-        attributes, events, status = span.attributes, span.events, span.status
-    else:
-        redactor = Redactor(settings.max_characters, settings.redact)
-        mask = settings.content == "redacted"
-        attributes = scrub(span.attributes or {}, redactor, mask=mask)
-        events = [
-            Event(event.name, scrub(event.attributes or {}, redactor, mask=mask), event.timestamp)
-            for event in span.events
-        ]
-        text = span.status.description
-        said = redactor.mask(text) if text and mask else None
-        status = Status(span.status.status_code, said)
+    attributes = _scrub(span.attributes, settings)
+    events = [
+        Event(event.name, _scrub(event.attributes, settings), event.timestamp)
+        for event in span.events
+    ]
+    said = _scrub({semconv.EXCEPTION_MESSAGE: span.status.description}, settings)
+    status = Status(span.status.status_code, said.get(semconv.EXCEPTION_MESSAGE))
     return ReadableSpan(
         name=span.name,
         context=span.get_span_context(),
@@ -199,11 +230,30 @@ def scrubbed(span: ReadableSpan, settings: Settings, resource: Resource) -> Read
     )
 
 
-def scrub(attributes: Mapping[str, Any], redactor: Redactor, *, mask: bool) -> dict[str, Any]:
-    """Return attributes with their content masked, or without it."""
-    if not mask:
-        return {name: value for name, value in attributes.items() if not _CONTENT.match(name)}
-    return {
-        name: redactor.apply(value, masked=True) if _CONTENT.match(name) else value
-        for name, value in attributes.items()
-    }
+def scrubbed_event(record: ReadableLogRecord, settings: Settings) -> ReadableLogRecord:
+    """Return a foreign event with no more content than the application lets out.
+
+    A copy: the record itself goes to the application's own processors too.
+    """
+    own = copy.copy(record.log_record)
+    own.attributes = _scrub(own.attributes, settings)
+    # Instrumentations of older conventions put the whole message into the body.
+    own.body = _scrub({semconv.GEN_AI_INPUT_MESSAGES: own.body}, settings).get(
+        semconv.GEN_AI_INPUT_MESSAGES
+    )
+    return ReadableLogRecord(own, record.resource, record.instrumentation_scope)
+
+
+def _scrub(attributes: Mapping[str, Any] | None, settings: Settings) -> dict[str, Any]:
+    """Return attributes with their content cut or masked, or without it."""
+    redactor = Redactor(settings.max_characters, settings.redact)
+    masked = settings.content == "redacted"
+    kept = {}
+    for name, value in (attributes or {}).items():
+        if _HEADERS.match(name):
+            continue
+        if not _CONTENT.match(name):
+            kept[name] = value
+        elif masked or settings.content == "full":
+            kept[name] = redactor.apply(value, masked=masked, is_messages=name in _MESSAGES)
+    return kept

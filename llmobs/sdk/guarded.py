@@ -59,18 +59,19 @@ def n_faults() -> int:
     return sum(_faults.copy().values())
 
 
-def report(event: str, **facts: object) -> None:
-    """Log a warning, at most once a minute per event and first fact.
+def report(event: str, **facts: object) -> bool:
+    """Log a warning, at most once a minute per event and first fact; return whether it was due.
 
     Never a prompt, an answer or a key: only what callers pass as facts.
     """
     key = f"{event}:{next(iter(facts.values()), '')}"
     now_s = time.monotonic()
     if now_s - _reported_s.get(key, -REPORT_EVERY_S) < REPORT_EVERY_S:
-        return
+        return False
     _reported_s[key] = now_s
     with suppress(Exception):  # a broken log handler of the application is not ours to report
         logger.warning(event, extra=facts)
+    return True
 
 
 class ExportThreadFilter(logging.Filter):

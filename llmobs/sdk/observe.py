@@ -19,8 +19,8 @@ from llmobs.sdk.arguments import ArgumentReader
 from llmobs.sdk.content import CONTENT_MODES, ContentMode, freeze, pack
 from llmobs.sdk.guarded import guarded, note_fault
 from llmobs.sdk.runtime import Runtime
-from llmobs.sdk.span import Kind, LiveSpan, Spec, open_span
-from llmobs.sdk.stream import drive, drive_async, observed_stream
+from llmobs.sdk.span import Kind, LiveSpan, Spec, detach, open_span
+from llmobs.sdk.stream import Recorder, drive, drive_async, observed_stream
 from llmobs.sdk.usage import provider_of_module
 
 __all__ = ["observe"]
@@ -119,7 +119,7 @@ def observe(
             prompt_name=prompt_name,
             prompt_version=prompt_version,
             description=about.partition("\n")[0] if about else None,
-            attributes=attributes or {},
+            attributes=freeze(dict(attributes or {}))[0],
         )
         return _Observer(target, spec).wrapped()
 
@@ -196,7 +196,7 @@ class _Observer:
                 _fail(span, error)
                 raise
             finally:
-                context_api.detach(token)
+                detach(token)
             return self._pass_on(span, context, result)
 
         return wrapper
@@ -209,9 +209,9 @@ class _Observer:
             return result
         with guarded("observe a result"):
             if kind is types.GeneratorType:
-                return drive(result, span, context)
+                return drive(result, Recorder(span), context)
             if kind is types.AsyncGeneratorType:
-                return drive_async(result, span, context)
+                return drive_async(result, Recorder(span), context)
             if kind is types.CoroutineType:
                 return self._await(result, span, context)
             if self._spec.kind == "chat" and (
@@ -229,7 +229,7 @@ class _Observer:
             _fail(span, error)
             raise
         finally:
-            context_api.detach(token)
+            detach(token)
         return self._pass_on(span, context, result)
 
     def _coroutine(self) -> Callable[..., Any]:
@@ -248,7 +248,7 @@ class _Observer:
                 _fail(span, error)
                 raise
             finally:
-                context_api.detach(token)
+                detach(token)
             return self._pass_on(span, context, result)
 
         return wrapper
@@ -261,7 +261,8 @@ class _Observer:
             opened = None if runtime is None else begin(runtime, args, kwargs)
             if opened is None:
                 return (yield from function(*args, **kwargs))
-            return (yield from drive(function(*args, **kwargs), *opened))
+            span, context = opened
+            return (yield from drive(function(*args, **kwargs), Recorder(span), context))
 
         return wrapper
 
@@ -273,7 +274,8 @@ class _Observer:
             opened = None if runtime is None else begin(runtime, args, kwargs)
             generator = function(*args, **kwargs)
             if opened is not None:
-                generator = drive_async(generator, *opened)
+                span, context = opened
+                generator = drive_async(generator, Recorder(span), context)
             # No `yield from` for async generators: pass on by hand what is sent and thrown.
             sent: Any = None
             thrown: BaseException | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from opentelemetry.sdk.resources import Resource
@@ -38,7 +38,7 @@ class Settings:
     """
 
     endpoint: str | None
-    headers: Mapping[str, str] | None
+    headers: Mapping[str, str] | None = field(repr=False)  # a key is among them
     protocol: Protocol
     content: ContentMode
     content_place: Place
@@ -79,7 +79,10 @@ class Runtime:
         generator = random.Random(os.urandom(32))  # noqa: S311 - ids are no secrets
         self.random_bits = generator.getrandbits
         self.process_id = f"{generator.getrandbits(32):08x}"
-        self.buffer = Buffer(self.settings.queue_capacity, self.settings.queue_capacity_bytes)
+        settings = self.settings
+        self.buffer = Buffer(
+            settings.queue_capacity, settings.queue_capacity_bytes, settings.batch_size
+        )
         instance = self._resource.attributes.get(semconv.SERVICE_INSTANCE_ID)
         # Two processes under one instance id would mix up their cumulative metrics.
         if instance is None or self.epoch > 1:

@@ -27,6 +27,7 @@ __all__ = ["ConsistentRatio", "RecordAll", "sampler_from"]
 
 _RANDOM_BITS: Final = 56  # of a trace id, as W3C Trace Context level 2 defines them
 _DIGITS: Final = _RANDOM_BITS // 4
+_MAX_ENTRIES: Final = 32  # of a trace state, by W3C Trace Context
 
 
 class ConsistentRatio(Sampler):
@@ -58,7 +59,11 @@ class ConsistentRatio(Sampler):
         """Keep the trace where the random bits of its id reach the threshold."""
         if trace_id & (2**_RANDOM_BITS - 1) < self._threshold:
             return SamplingResult(Decision.DROP)
-        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, self._state)
+        state = self._state
+        if trace_state:  # other vendors' entries go on
+            others = [entry for entry in trace_state.items() if entry[0] != "ot"]
+            state = TraceState([*state.items(), *others[: _MAX_ENTRIES - 1]])
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
 
     def get_description(self) -> str:
         """Return what the sampler does, for people."""
@@ -69,7 +74,7 @@ class RecordAll(Sampler):
     """Sample as another sampler says, but record all, so that metrics count what is not kept."""
 
     def __init__(self, inner: Sampler) -> None:
-        self._inner = inner
+        self.inner = inner
 
     def should_sample(
         self,
@@ -82,7 +87,7 @@ class RecordAll(Sampler):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         """Turn a refusal into "record only", with the attributes that the span began with."""
-        result = self._inner.should_sample(
+        result = self.inner.should_sample(
             parent_context, trace_id, name, kind, attributes, links, trace_state
         )
         if result.decision is not Decision.DROP:
@@ -91,7 +96,7 @@ class RecordAll(Sampler):
 
     def get_description(self) -> str:
         """Return what the sampler does, for people."""
-        return f"RecordAll{{{self._inner.get_description()}}}"
+        return f"RecordAll{{{self.inner.get_description()}}}"
 
 
 def sampler_from(ratio: float | None) -> Sampler:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import traceback
 import types
+from collections import deque
 from collections.abc import Mapping, Sequence
+from contextvars import Token
 from dataclasses import dataclass, field
 from time import perf_counter_ns, time_ns
 from typing import Any, Final, Literal, TypeAlias
@@ -21,7 +23,7 @@ from llmobs.sdk.content import ContentMode, freeze
 from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Runtime, Settings
 
-__all__ = ["Call", "Failure", "Kind", "LiveSpan", "Session", "Spec", "open_span"]
+__all__ = ["Call", "Failure", "Kind", "LiveSpan", "Session", "Spec", "detach", "open_span"]
 
 Kind: TypeAlias = Literal["workflow", "agent", "tool", "chat", "embeddings", "retrieval"]
 
@@ -45,6 +47,10 @@ _SPAN_BYTES: Final = 1_000  # what a span weighs in memory beside its content, a
 # As in OpenTelemetry's SpanLimits.
 _MAX_ATTRIBUTES: Final = 128
 _MAX_FRAMES: Final = 32
+# What of a span serves nobody once it has been sent.
+_SENT: Final = (
+    "agent", "attributes", "chunk_ns", "chunks", "events", "links", "outer", "output", "updates",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,8 @@ class Failure:
     """What is kept of an exception: no frame, so no object of the application stays alive.
 
     Attributes:
-        frames: (file, line, function), outermost first.
+        message: Empty where none may leave.
+        frames: (file, line, function) of the innermost calls, outermost first.
     """
 
     type: str
@@ -116,23 +123,29 @@ class Failure:
     frames: Sequence[tuple[str, int, str]]
 
     @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """Take from an exception what can be told of it later."""
+    def of(cls, error: BaseException, max_characters: int) -> Failure:
+        """Take from an exception what can be told of it later.
+
+        Args:
+            error: The exception.
+            max_characters: Longest message that is kept; 0: it is not even asked for.
+        """
         kind = type(error)
         name = kind.__qualname__
         if kind.__module__ not in {"builtins", "__main__"}:
             name = f"{kind.__module__}.{name}"
         message = ""
-        with guarded("read an exception"):  # __str__ of someone else's class
-            message = str(error)
-        frames: list[tuple[str, int, str]] = []
+        if max_characters:
+            with guarded("read an exception"):  # __str__ of someone else's class
+                message = str(error)[:max_characters]
+        frames: deque[tuple[str, int, str]] = deque(maxlen=_MAX_FRAMES)
         step: types.TracebackType | None = error.__traceback__
-        while step is not None and len(frames) < _MAX_FRAMES:
-            if not step.tb_frame.f_globals.get("__name__", "").startswith("llmobs.sdk."):
+        while step is not None:
+            if not str(step.tb_frame.f_globals.get("__name__")).startswith("llmobs.sdk."):
                 code = step.tb_frame.f_code
                 frames.append((code.co_filename, step.tb_lineno, code.co_name))
             step = step.tb_next
-        return cls(name, message, frames)
+        return cls(name, message, tuple(frames))
 
     def stacktrace(self) -> str:
         """Return the frames as Python prints them, without source lines."""
@@ -157,11 +170,12 @@ class LiveSpan(trace.Span):
     end_ns = 0
     events: list[tuple[str, int, Mapping[str, AnyValue]]] | None = None
     failure: Failure | None = None
-    has_inference_child = False
+    has_model_child = False
     links: list[tuple[SpanContext, Mapping[str, AnyValue]]] | None = None
     n_inference_calls = 0
     n_tool_calls = 0
     other_name: str | None = None
+    outer: LiveSpan | None = None
     output: Any = None
     parent_id = 0  # 0: a root
     parent_is_remote = False
@@ -269,13 +283,28 @@ class LiveSpan(trace.Span):
 
     def fail(self, error: BaseException) -> None:
         """Note the exception that ends the call."""
-        self.failure = Failure.of(error)
+        may_leave = self.content in {"full", "redacted"}
+        # One more than may leave, so that the cut is seen and said.
+        self.failure = Failure.of(error, self.settings.max_characters + 1 if may_leave else 0)
+        self.size += len(self.failure.message)
 
-    def mark_inference_child(self) -> None:
-        """Note that an instrumented client below has made the inference span of this call."""
-        if self.spec.kind == "chat" and not self.has_inference_child:
-            self.has_inference_child = True  # the agent above has counted this call already
-        elif (agent := self.nearest_agent) is not None:
+    def mark_model_child(self, kind: Literal["chat", "embeddings"]) -> None:
+        """Note a span of a model's call below this one, by us or by an instrumented client.
+
+        A span of the same kind around it, be it with workflows between, only wraps that call: it
+        steps back, else every token would count twice.
+        """
+        wrapper: LiveSpan | None = self
+        while wrapper is not None and wrapper.spec.kind == "workflow":
+            wrapper = wrapper.outer
+        agent = self.nearest_agent
+        is_counted = False
+        if wrapper is not None and wrapper.spec.kind == kind and not (
+            wrapper.has_model_child or wrapper.end_ns
+        ):
+            wrapper.has_model_child = True
+            is_counted = wrapper.agent is agent  # the agent has counted the wrapper as its call
+        if kind == "chat" and agent is not None and not is_counted:
             agent.n_inference_calls += 1
 
     def finish(self) -> None:
@@ -289,6 +318,12 @@ class LiveSpan(trace.Span):
         if self.flags & _SAMPLED:
             self.sequence = runtime.buffer.next_number()
         runtime.buffer.put(self)
+
+    def release(self) -> None:
+        """Let go of all that has been sent: a task that outlives the call holds the span itself."""
+        for name in _SENT:
+            self.__dict__.pop(name, None)
+        self.call = None
 
     # --- OpenTelemetry's interface, for other instrumentations and for propagation ---
 
@@ -318,7 +353,8 @@ class LiveSpan(trace.Span):
         with guarded("set attributes"):
             own = {} if self.attributes is None else self.attributes
             for key, value in attributes.items():
-                if value is not None and (len(own) < _MAX_ATTRIBUTES or key in own):
+                has_room = len(own) < _MAX_ATTRIBUTES or key in own
+                if value is not None and isinstance(key, str) and has_room:
                     own[key], size = freeze(value)
                     self.size += size
             self.attributes = own
@@ -395,9 +431,10 @@ def open_span(
     _place(runtime, span, context)
     enclosing = context.get(LIVE_KEY)
     if isinstance(enclosing, LiveSpan):
+        span.outer = enclosing
         span.agent = enclosing.nearest_agent
-        if spec.kind == "chat":
-            enclosing.mark_inference_child()
+        if spec.kind == "chat" or spec.kind == "embeddings":
+            enclosing.mark_model_child(spec.kind)
         elif spec.kind == "tool" and span.agent is not None:
             span.agent.n_tool_calls += 1
     session = context.get(SESSION_KEY)
@@ -409,6 +446,23 @@ def open_span(
         span.session = _with_feature(span.session, spec.feature)
         values[SESSION_KEY] = span.session
     return span, Context(values)
+
+
+def detach(token: Token[Context]) -> bool:
+    """Make the context from before an `attach` the current one again.
+
+    Returns:
+        False where it was attached in another context: a generator or a coroutine that is closed by
+        the garbage collector, or with its loop, is closed elsewhere. There is nothing to restore
+        there, and OpenTelemetry's own function would log an error.
+    """
+    try:
+        token.var.reset(token)
+    except ValueError:
+        return False
+    except AttributeError:  # a token of another kind: OTEL_PYTHON_CONTEXT chooses how contexts live
+        context_api.detach(token)
+    return True
 
 
 def _with_feature(session: Session | None, feature: str) -> Session:

@@ -11,7 +11,7 @@ from opentelemetry.context import Context
 
 from llmobs.sdk.content import freeze
 from llmobs.sdk.guarded import guarded
-from llmobs.sdk.span import LiveSpan
+from llmobs.sdk.span import LiveSpan, detach
 from llmobs.sdk.usage import provider_of_module
 
 __all__ = ["Recorder", "drive", "drive_async", "observed_stream"]
@@ -75,13 +75,13 @@ class Recorder:
 
 
 def drive(
-    generator: Generator[Any, Any, Any], span: LiveSpan, context: Context
+    generator: Generator[Any, Any, Any], recorder: Recorder, context: Context
 ) -> Generator[Any, Any, Any]:
     """Run a generator so that its span is current within it, and not in its consumer between.
 
     What is sent, thrown and returned passes through unchanged.
     """
-    recorder = Recorder(span)
+    span = recorder.span
     sent: Any = None
     thrown: BaseException | None = None
     while True:
@@ -103,7 +103,7 @@ def drive(
         finally:
             # The generator may have changed the context, as a session within it does.
             context = context_api.get_current()
-            context_api.detach(token)
+            detach(token)
         with guarded("note a chunk"):
             recorder.note(item)
         sent = thrown = None
@@ -122,14 +122,13 @@ def _close(generator: Generator[Any, Any, Any], context: Context) -> None:
     try:
         generator.close()
     finally:
-        context_api.detach(token)
+        detach(token)
 
 
 async def drive_async(
-    generator: AsyncGenerator[Any, Any], span: LiveSpan, context: Context
+    generator: AsyncGenerator[Any, Any], recorder: Recorder, context: Context
 ) -> AsyncGenerator[Any, Any]:
     """Run an async generator as `drive` does a plain one."""
-    recorder = Recorder(span)
     sent: Any = None
     thrown: BaseException | None = None
     while True:
@@ -148,14 +147,18 @@ async def drive_async(
             raise
         finally:
             context = context_api.get_current()
-            context_api.detach(token)
+            detach(token)
         with guarded("note a chunk"):
             recorder.note(item)
         sent = thrown = None
         try:
             sent = yield item
         except GeneratorExit:
-            await generator.aclose()
+            token = context_api.attach(context)
+            try:
+                await generator.aclose()
+            finally:
+                detach(token)
             recorder.finish()
             raise
         except BaseException as error:

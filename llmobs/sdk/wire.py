@@ -64,6 +64,8 @@ def _value(value: Any) -> bytes:
     if kind is bool:
         return b"\x10\x01" if value else b"\x10\x00"
     if kind is int:
+        if not -(2**63) <= value < 2**63:  # no integer of OTLP's; cut to 64 bits it were another
+            return _value(float(value)) if value.bit_length() < 1024 else _value("<int>")
         return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
     if kind is float:
         return b"\x21" + _DOUBLE(value)

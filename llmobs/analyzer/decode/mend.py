@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
-__all__ = ["parse", "parse_mended"]
+__all__ = ["parse", "parse_loose", "parse_mended"]
 
 M = TypeVar("M", bound=Message)
 
@@ -29,12 +29,22 @@ def parse(kind: type[M], body: bytes) -> tuple[M, int]:
     Raises:
         google.protobuf.message.DecodeError: The bytes are no such message.
     """
+    message = parse_loose(kind, body)
+    return (message, 0) if isinstance(message, kind) else parse_mended(kind, body)
+
+
+def parse_loose(kind: type[Message], body: bytes) -> Any:
+    """Parse a request; one whose texts are not UTF-8 comes with bytes in their place.
+
+    Raises:
+        google.protobuf.message.DecodeError: The bytes are no such message.
+    """
     try:
-        return kind.FromString(body), 0
-    except Exception as error:
+        return kind.FromString(body)
+    except DecodeError as error:
         if "UTF-8" not in str(error):
             raise
-    return parse_mended(kind, body)
+    return _with_bytes(kind.DESCRIPTOR).FromString(body)
 
 
 def parse_mended(kind: type[M], body: bytes) -> tuple[M, int]:

@@ -149,16 +149,21 @@ class SegmentReader:
         if path.exists():
             return False
         facts = json.dumps(dict(about)).encode()
+        size = len(content) + len(facts)
         with self._lock:
-            if self._aside_bytes + len(content) + len(facts) > self._max_aside_bytes:
-                self._n_aside_dropped += 1
-                dropped = True
+            has_room = self._aside_bytes + size <= self._max_aside_bytes
+            if has_room:
+                self._aside_bytes += size
             else:
-                self._aside_bytes += len(content) + len(facts)
-                dropped = False
-        if dropped:
+                self._n_aside_dropped += 1
+        if not has_room:
             logger.error("no room to set aside", extra={**about, "directory": str(self._aside)})
             return False
-        replace_file(path.with_name(f"{name}.json"), facts)
-        replace_file(path, content)
+        try:
+            replace_file(path.with_name(f"{name}.json"), facts)
+            replace_file(path, content)
+        except OSError:
+            with self._lock:
+                self._aside_bytes -= size  # else trying again and again would use up the room
+            raise
         return True

@@ -65,8 +65,8 @@ class _OpenSegment:
         try:
             sync_directory(directory)
         except OSError:
-            self.failed = True
-            self.finish()
+            self.path.unlink(missing_ok=True)
+            self.close()
             raise
 
     def append(self, records: Sequence[Record]) -> None:
@@ -88,7 +88,7 @@ class _OpenSegment:
     def finish(self) -> None:
         """Cut what is not durable; an empty segment leaves no file.
 
-        May be called again when it failed.
+        May be called again, whether it failed or not; nothing can be appended afterwards.
 
         Raises:
             OSError: The disk refuses.
@@ -277,9 +277,9 @@ class SegmentWriter:
             if batch:
                 self._commit(batch)
             if self._segment is not None and self._is_due(self._segment):
-                self._seal(self._segment)
+                self._try_to_seal(self._segment)
         if self._segment is not None:
-            self._seal(self._segment)
+            self._try_to_seal(self._segment)
 
     def _next_batch(self) -> list[_Waiting] | None:
         """Wait for requests or for the open segment to be due; None to stop."""
@@ -326,7 +326,7 @@ class SegmentWriter:
     def _write(self, batch: Sequence[_Waiting]) -> int:
         """Make what is new in a batch durable and return the number of its requests."""
         if self._segment is not None and self._segment.failed:
-            self._segment.finish()
+            self._seal(self._segment)
         if self._segment is None:
             self._recent.forget_old()
         fresh: dict[bytes, Record] = {}
@@ -351,15 +351,22 @@ class SegmentWriter:
     def _is_due(self, segment: _OpenSegment) -> bool:
         return segment.size >= self._segment_bytes or time.monotonic() >= self._seal_at
 
-    def _seal(self, segment: _OpenSegment) -> None:
+    def _try_to_seal(self, segment: _OpenSegment) -> None:
         try:
-            segment.finish()
-            if segment.size:
-                self._hand_over(segment.path)
+            self._seal(segment)
         except OSError as cause:
             self._note_trouble("sealing failed", cause)
             self._seal_at = time.monotonic() + _DISK_PAUSE_S
-            return
+
+    def _seal(self, segment: _OpenSegment) -> None:
+        """End the open segment.
+
+        Raises:
+            OSError: The disk refuses; the segment stays open, to be sealed later.
+        """
+        segment.finish()
+        if segment.size:
+            self._hand_over(segment.path)
         segment.close()
         with self._changed:
             self._segment = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
@@ -20,6 +21,8 @@ PlaceKey: TypeAlias = tuple[str, str, str]
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
 _VERDICTS: Final = {"pass": 0, "fail": 1}
+# Names of models are shorter; a longer one is a text that somebody put there.
+_MAX_MODEL_CHARS: Final = 120
 _Item = TypeVar("_Item")
 
 
@@ -27,10 +30,16 @@ _Item = TypeVar("_Item")
 class Calls:
     """Calls in order of their end; n is their number.
 
+    A sampled call stands for others (`weight`): costs are multiplied by it, all else is of the
+    calls that were kept. A share or a mean of those is right where traces are kept at random,
+    but a session of which more calls are kept has more chances to hold a bad one: a sampling
+    ratio that changes is a change, and is found as one.
+
     Attributes:
         places: Where each happened.
-        sessions: Session id, else user id, else trace id, with a letter that says which.
-        at_ns: Shape (n,), when each ended.
+        sessions: A hash of the session id, else of the user id, else of the trace id: it only
+            has to tell sessions apart, and is kept in the monitors' state.
+        at_ns: Shape (n,), when each ended; a call from the future ends now.
         traces: Shape (n, 16), trace ids as bytes.
         inputs: Shape (n, n_dimensions), embeddings, rows of NaN where unknown; n_dimensions
             is 0 when the batch has none.
@@ -39,7 +48,7 @@ class Calls:
         languages: Codes, "" where unknown.
         means: Shape (n, len(MEANS)), NaN where unknown.
         rates: Shape (n, len(RATES)): 1 positive, 0 negative, -1 unknown.
-        models: (request model, response model) of each.
+        models: (request model, response model) of each, shortened.
     """
 
     places: list[PlaceKey]
@@ -58,13 +67,13 @@ class Calls:
         return len(self.at_ns)
 
     @classmethod
-    def of(cls, spans: SpanBatch, scores: Scores) -> Calls:
+    def of(cls, spans: SpanBatch, scores: Scores, now_ns: int) -> Calls:
         """Take the calls (spans of inference operations) out of a batch and its scores."""
         operations = spans.texts("operation")
         rows = np.flatnonzero([operation in INFERENCE_OPERATIONS for operation in operations])
         end_ns = spans.ints("ts_ns")[rows] + spans.ints("duration_ns")[rows]
         order = np.argsort(end_ns, kind="stable")
-        rows, end_ns = rows[order], end_ns[order]
+        rows, end_ns = rows[order], np.minimum(end_ns[order], now_ns)
 
         def text(name: str) -> list[str]:
             return _pick(spans.texts(name), rows)
@@ -72,7 +81,7 @@ class Calls:
         language = _column(scores, ("language", "input"))
         trace_ids = _pick(spans.table.column("trace_id").to_pylist(), rows)
         sessions = [
-            f"s:{session}" if session else f"u:{user}" if user else f"t:{trace.hex()}"
+            _hashed(f"s:{session}" if session else f"u:{user}" if user else f"t:{trace.hex()}")
             for session, user, trace in zip(
                 text("session_id"), text("user_id"), trace_ids, strict=True
             )
@@ -89,7 +98,12 @@ class Calls:
             languages=[""] * len(rows) if language is None else _pick(language.labels, rows),
             means=_means(spans, scores, rows),
             rates=_rates(spans, scores, rows),
-            models=list(zip(text("request_model"), text("response_model"), strict=True)),
+            models=[
+                (asked[:_MAX_MODEL_CHARS], answered[:_MAX_MODEL_CHARS])
+                for asked, answered in zip(
+                    text("request_model"), text("response_model"), strict=True
+                )
+            ],
         )
 
     def take(self, rows: npt.NDArray[np.int64]) -> Calls:
@@ -109,6 +123,10 @@ class Calls:
             self.rates[rows],
             _pick(self.models, rows),
         )
+
+
+def _hashed(identity: str) -> str:
+    return hashlib.blake2b(identity.encode(errors="replace"), digest_size=12).hexdigest()
 
 
 def _pick(column: Sequence[_Item], rows: npt.NDArray[np.int64]) -> list[_Item]:
@@ -137,7 +155,7 @@ def _means(spans: SpanBatch, scores: Scores, rows: npt.NDArray[np.int64]) -> Flo
         "output.relevance": np.full(n, np.nan) if relevance is None else relevance.values,
         # A call that failed says how long a failure takes, which calls.errors watches.
         "calls.latency": np.where(failed, np.nan, spans.numbers("duration_ns") / 1e9),
-        "session.cost": spans.numbers("cost_usd"),
+        "session.cost": spans.numbers("cost_usd") * spans.numbers("weight"),
     }
     out = np.stack([values[spec.name][rows] for spec in MEANS], axis=1)
     for j, spec in enumerate(MEANS):

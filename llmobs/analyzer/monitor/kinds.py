@@ -40,6 +40,7 @@ _RATE_LIFT: Final = 0.2
 _CATEGORY_LIFT: Final = 0.25
 _CATEGORY_FLOOR: Final = 0.004
 _N_MOVERS: Final = 5
+_N_TEXTS_SHOWN: Final = 3
 # Units that the page's "current" looks back on.
 _N_CURRENT: Final = 64
 
@@ -134,7 +135,7 @@ class RateMonitor(Monitor):
         assert self.detector is not None
         n_positive, n = self.detector.since_onset
         rate, before = n_positive / n, self.detector.reference_rate
-        n_before = round(before * self.n_reference)
+        n_before = round(before * self.n_reference)  # before is at most 1
         ratio, low, high = rate_ratio((n_before, self.n_reference), (n_positive, n))
         summary = (
             f"share of sessions with {self.spec.what} rose from "
@@ -345,7 +346,7 @@ class TopicMonitor(CategoryMonitor):
 
     def _sample_of(self, code: int, since: Sequence[Recent]) -> dict[str, Any]:
         recent = [unit.text for unit in since if int(unit.value) == code and unit.text]
-        return {"texts": recent[-3:], "reference_texts": self.texts.get(code, [])[:3]}
+        return {"texts": recent[-_N_TEXTS_SHOWN:]}
 
     def to_tree(self) -> Tree:
         """Return the state."""

@@ -21,11 +21,24 @@ from llmobs.analyzer.monitor.settings import MonitorSettings
 from llmobs.measures.drift import Tree, log_threshold
 from llmobs.records import Finding, MonitorStatus
 
-__all__ = ["NO_LEVEL", "Effect", "Monitor", "Recent", "Units", "is_known", "reference_level"]
+__all__ = [
+    "NO_LEVEL",
+    "PAUSE_S",
+    "Effect",
+    "Monitor",
+    "Recent",
+    "Units",
+    "is_known",
+    "reference_level",
+    "started_at",
+]
 
 # Before a week is known, hours can't be told apart: routes only, gates doubled, provisional.
 SEASON_S: Final = 7 * 86_400.0
 PROVISIONAL_GATE: Final = 2.0
+# A pause counts as learned for this long at most: neither a fortnight without traffic nor a
+# first call with a wrong clock makes a whole reference out of an hour's traffic.
+PAUSE_S: Final = 86_400.0
 # An alarm ends after so many times the units that it took to be found.
 RECOVERY_FACTOR: Final = 3
 _N_RECENT: Final = 256
@@ -40,6 +53,11 @@ def reference_level(elapsed_s: float, reference_s: float) -> int:
     if share >= 1.0:
         return 0
     return math.floor(math.log2(share)) if share > 0 else NO_LEVEL + 1
+
+
+def started_at(at_ns: npt.NDArray[np.int64], clock_ns: int) -> int:
+    """Return when learning begins whose first units are these: old ones may be replayed."""
+    return max(int(at_ns[0]), clock_ns - int(PAUSE_S * 1e9))
 
 
 def is_known(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -253,7 +271,7 @@ class Monitor(ABC):
         findings = self._watch(units) if self.detector and len(units) else []
         if self.reference is not None and len(units) and self.is_quiet:
             if self.started_ns < 0:
-                self.started_ns = int(units.at_ns[0])
+                self.started_ns = started_at(units.at_ns, clock_ns)
             before = self.reference.n_units
             self._learn(units.where(is_known(units.learn)))
             self.n_learned += self.reference.n_units - before
@@ -368,7 +386,9 @@ class Monitor(ABC):
         self.alarm_text = effect.summary
         summary = f"{where}: {effect.summary} since {words.clock(onset_ns, at_ns)}"
         examples = list(dict.fromkeys(unit.trace.hex() for unit in effect.carriers))
-        identity = (self.spec.name, *self.place, self.n_references, self.detector.n_units)
+        # With the time: counts begin anew when the state was lost or a place was renewed.
+        counts = (self.n_references, self.detector.n_units)
+        identity = (self.spec.name, *self.place, at_ns, *counts)
         return Finding(
             id=hashlib.sha256(repr(identity).encode()).hexdigest()[:32],
             monitor=self.spec.name,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final
 
 import numpy as np
 
 from llmobs.analyzer.monitor.calls import Calls, PlaceKey
 from llmobs.analyzer.monitor.catalog import N_MONITORS
+from llmobs.analyzer.monitor.monitor import PAUSE_S
 from llmobs.analyzer.monitor.place import Place
 from llmobs.analyzer.monitor.settings import MonitorSettings
 from llmobs.errors import ConfigurationError
@@ -19,7 +21,8 @@ __all__ = ["OTHER", "Monitors"]
 OTHER: Final[PlaceKey] = ("(other)", "(other)", "(other)")
 """Where the calls of places beyond `MonitorSettings.max_places` are watched together."""
 
-_VERSION: Final = 1
+# Of the layout of the state: raised with every array or field that changes.
+_VERSION: Final = 2
 
 
 class Monitors:
@@ -45,14 +48,18 @@ class Monitors:
             scores: Of the same spans, row for row.
             now_ns: What time it is; data from the future counts as of now.
         """
-        calls = Calls.of(spans, scores)
-        latest_ns = min(int(calls.at_ns[-1]), now_ns) if len(calls) else now_ns
+        calls = Calls.of(spans, scores, now_ns)
+        latest_ns = int(calls.at_ns[-1]) if len(calls) else now_ns
         # A batch of other spans only says nothing about whether calls are still to come.
         if len(calls) or not len(spans):
-            self._clock_ns = max(self._clock_ns, latest_ns)
+            # Not beyond now: this machine's clock may have been ahead, and been set right.
+            self._clock_ns = min(max(self._clock_ns, latest_ns), now_ns)
         rows: dict[PlaceKey, list[int]] = {}
+        admitted: dict[PlaceKey, PlaceKey] = {}
         for row, key in enumerate(calls.places):
-            rows.setdefault(self._admit(key), []).append(row)
+            if key not in admitted:
+                admitted[key] = self._admit(key, rows)
+            rows.setdefault(admitted[key], []).append(row)
         n_monitors = N_MONITORS * max(1, len(self._places))
         findings: list[Finding] = []
         for key, place in self._places.items():
@@ -60,20 +67,26 @@ class Monitors:
             findings += place.observe(mine, self._clock_ns, n_monitors)
         return findings
 
-    def _admit(self, key: PlaceKey) -> PlaceKey:
+    def _admit(self, key: PlaceKey, busy: Container[PlaceKey]) -> PlaceKey:
         """Return the place that watches this key, made where there is room for it."""
         if key in self._places:
             return key
         if len(self._places) >= self.settings.max_places:
-            oldest_ns = self._clock_ns - int(self.settings.forget_place_s * 1e9)
-            for known, place in list(self._places.items()):
-                if place.last_ns < oldest_ns:
-                    del self._places[known]
+            self._make_room(busy)
         if len(self._places) >= self.settings.max_places:
             key = OTHER
         if key not in self._places:
             self._places[key] = Place(key, self.settings, self._clock_ns)
         return key
+
+    def _make_room(self, busy: Container[PlaceKey]) -> None:
+        """Forget places that fell silent: long ago, or before they had learned anything."""
+        for key, place in list(self._places.items()):
+            patience_s = self.settings.forget_place_s
+            if not place.has_learned:
+                patience_s = min(patience_s, PAUSE_S)
+            if key not in busy and self._clock_ns - place.last_ns > patience_s * 1e9:
+                del self._places[key]
 
     def renew(self, service: str, environment: str, feature: str) -> bool:
         """Forget the references of a place: what comes next is the new normal.
@@ -97,20 +110,26 @@ class Monitors:
         """Go on where `to_state` was called.
 
         Raises:
-            ConfigurationError: The bytes are no state, or of another version of llmobs.
+            ConfigurationError: The bytes are no state, are damaged, or were written by another
+                version of llmobs.
         """
         try:
             tree = unpack(state)
-        except ValueError as error:
-            raise ConfigurationError(f"the monitors' state can't be read: {error}") from error
-        if tree.get("version") != _VERSION:
+            version = tree.get("version")
+            monitors = cls(settings)
+            if version == _VERSION:
+                monitors._clock_ns = tree["clock_ns"]
+                for part in tree["places"]:
+                    place = Place.from_tree(part, monitors.settings)
+                    monitors._places[place.key] = place
+        except Exception as error:  # whatever bytes lie there, they must not stop the engine
             raise ConfigurationError(
-                f"the monitors' state has version {tree.get('version')!r}, this llmobs reads "
-                f"{_VERSION}: start without it, and references are learned anew"
+                f"the monitors' state can't be read ({type(error).__name__}: {error}): start "
+                "without it, and references are learned anew"
+            ) from error
+        if version != _VERSION:
+            raise ConfigurationError(
+                f"the monitors' state has version {version!r}, this llmobs reads {_VERSION}: "
+                "start without it, and references are learned anew"
             )
-        monitors = cls(settings)
-        monitors._clock_ns = tree["clock_ns"]
-        for part in tree["places"]:
-            place = Place.from_tree(part, monitors.settings)
-            monitors._places[place.key] = place
         return monitors

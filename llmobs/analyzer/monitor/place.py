@@ -19,7 +19,15 @@ from llmobs.analyzer.monitor.kinds import (
     TopicMonitor,
     WitnessMonitor,
 )
-from llmobs.analyzer.monitor.monitor import NO_LEVEL, Monitor, Units, is_known, reference_level
+from llmobs.analyzer.monitor.monitor import (
+    NO_LEVEL,
+    PAUSE_S,
+    Monitor,
+    Units,
+    is_known,
+    reference_level,
+    started_at,
+)
 from llmobs.analyzer.monitor.sessions import Closed, Sessions
 from llmobs.analyzer.monitor.settings import MonitorSettings
 from llmobs.measures.drift import OPENED, TURNED, Tree
@@ -87,6 +95,11 @@ class Place:
         return [self.topic, self.language, *self.means, self.answers, *self.rates]
 
     @property
+    def has_learned(self) -> bool:
+        """Whether any of them has had a reference."""
+        return any(monitor.n_references for monitor in self.monitors)
+
+    @property
     def _in_context(self) -> list[Monitor]:
         return [self.topic, self.means[_GIVEN_INPUT], self.answers]
 
@@ -100,9 +113,10 @@ class Place:
         """
         findings: list[Finding] = []
         if calls is not None and len(calls):
+            self._skip_pause(clock_ns)
             if self.started_ns < 0:
-                self.started_ns = int(calls.at_ns[0])
-            self.last_ns = max(self.last_ns, int(calls.at_ns[-1]))
+                self.started_ns = started_at(calls.at_ns, clock_ns)
+            self.last_ns = clock_ns
             findings += self._versions(calls)
             slots = self.sessions.assign(calls.sessions, calls.at_ns, calls.traces)
             codes = _codes(self.context, calls)
@@ -120,6 +134,14 @@ class Place:
         findings += self._judge_closed(self.sessions.close(clock_ns), clock_ns, n_monitors)
         self._advance(clock_ns)
         return findings
+
+    def _skip_pause(self, clock_ns: int) -> None:
+        too_long_ns = clock_ns - self.last_ns - int(PAUSE_S * 1e9)
+        if too_long_ns > 0:
+            learners: list[Place | Monitor] = [self, *self.monitors]
+            for learner in learners:
+                if learner.started_ns >= 0:
+                    learner.started_ns += too_long_ns
 
     def _add_values(
         self,

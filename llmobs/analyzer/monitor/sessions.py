@@ -37,13 +37,25 @@ class Closed:
 class Sessions:
     """A table of open sessions as columns, one slot each.
 
+    A session that opens long before the time of the last `close` is being replayed, or its
+    sender's clock is behind: its end is waited for on its own clock.
+
     Attributes:
         flags: Shape (capacity, n_flags): what happened already in a session.
         sums: Shape (capacity, n_sums).
         counts: As `sums`: how many calls contributed.
     """
 
-    _COLUMNS: Final = ("first_ns", "last_ns", "number", "traces", "flags", "sums", "counts")
+    _COLUMNS: Final = (
+        "first_ns",
+        "last_ns",
+        "lag_ns",
+        "number",
+        "traces",
+        "flags",
+        "sums",
+        "counts",
+    )
 
     def __init__(
         self, *, n_flags: int, n_sums: int, idle_s: float, cap_s: float, max_open: int
@@ -57,8 +69,10 @@ class Sessions:
         self._free: list[int] = []
         self._ended: list[int] = []  # lost their key, and wait to be taken by `close`
         self._n_opened = 0
+        self._clock_ns = -1  # of the last `close`
         self.first_ns = np.zeros(0, np.int64)
         self.last_ns = np.zeros(0, np.int64)
+        self.lag_ns = np.zeros(0, np.int64)  # how far its clock is behind; 0 but for late ones
         self.number = np.zeros(0, np.int64)  # order of opening; settles ties
         self.traces = np.zeros((0, 16), np.uint8)
         self.flags = np.zeros((0, n_flags), np.bool_)
@@ -119,9 +133,10 @@ class Sessions:
 
     def close(self, clock_ns: int) -> Closed:
         """Close the sessions that are silent or too long at this time, and return them."""
-        over = self._is_open & (
-            (clock_ns - self.last_ns > self._idle_ns) | (clock_ns - self.first_ns > self._cap_ns)
-        )
+        own_clock_ns = clock_ns - self.lag_ns
+        is_idle = own_clock_ns - self.last_ns > self._idle_ns
+        over = self._is_open & (is_idle | (own_clock_ns - self.first_ns > self._cap_ns))
+        self._clock_ns = clock_ns
         n_beyond = len(self._slots) - int(over.sum()) - self._max_open
         if n_beyond > 0:
             rest = np.flatnonzero(self._is_open & ~over)
@@ -145,6 +160,8 @@ class Sessions:
         self._keys[slot] = key
         self._is_open[slot] = True
         self.first_ns[slot] = self.last_ns[slot] = at_ns
+        lag_ns = self._clock_ns - at_ns
+        self.lag_ns[slot] = lag_ns if lag_ns > self._idle_ns else 0
         self.number[slot] = self._n_opened
         self._n_opened += 1
         self.flags[slot] = False
@@ -171,13 +188,14 @@ class Sessions:
         """Return the open sessions; to be called after `close`."""
         slots = np.fromiter(self._slots.values(), np.int64, len(self._slots))
         columns = {name: getattr(self, name)[slots] for name in self._COLUMNS}
-        return {"keys": list(self._slots), "n_opened": self._n_opened, **columns}
+        plain = {"n_opened": self._n_opened, "clock_ns": self._clock_ns}
+        return {"keys": list(self._slots), **plain, **columns}
 
     def restore(self, tree: Tree) -> None:
         """Take over the open sessions of `to_tree`; this table must be new."""
         self._keys = tree["keys"]
         self._slots = {key: slot for slot, key in enumerate(self._keys)}
         self._is_open = np.ones(len(self._keys), np.bool_)
-        self._n_opened = tree["n_opened"]
+        self._n_opened, self._clock_ns = tree["n_opened"], tree["clock_ns"]
         for name in self._COLUMNS:
             setattr(self, name, tree[name])

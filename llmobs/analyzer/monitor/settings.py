@@ -28,7 +28,8 @@ class MonitorSettings:
         max_places: Places (service, environment, feature) watched on their own; calls of
             further ones are watched together as "(other)".
         max_open_sessions: Open sessions of one place; beyond, the longest idle are closed.
-        forget_place_s: A place without a call for so long makes room for others.
+        forget_place_s: A place without a call for so long makes room for others, when there
+            are too many; one that watches nothing yet after a day.
     """
 
     reference_s: float = 14 * 86_400.0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,11 @@ __all__ = ["Attributes", "Extra", "text_array"]
 
 Rows = npt.NDArray[np.int64]
 _NONE = np.empty(0, np.int64)
+
+_MAX_INHERITED_BYTES: Final = 256 << 20
+"""What spans of a part may inherit in all. The product of two numbers that a sender chooses, spans
+and attributes of their resource, would know no other limit; ten times what is usual is 100 KiB."""
+_ROW_BYTES: Final = 24  # offsets, numbers, indices
 Mask = npt.NDArray[np.bool_]
 
 
@@ -171,21 +177,25 @@ class Attributes:
         texts = [values.get(resource, "") for resource in distinct.tolist()]
         return pa.array(texts, pa.string()).take(pa.array(index))
 
-    def maps(self, resources: Rows, scopes: Rows) -> tuple[pa.MapArray, pa.MapArray]:
+    def maps(
+        self, resources: Rows, scopes: Rows, repairs: Counter[str]
+    ) -> tuple[pa.MapArray, pa.MapArray]:
         """Return what no column has used: per span a map of texts and a map of numbers.
 
-        A span inherits the attributes of its resource and its scope; its own ones win.
+        A span inherits the attributes of its resource and its scope; its own ones win. Where
+        these would make a part larger than `_MAX_INHERITED_BYTES`, none are inherited.
 
         Args:
             resources: Resource of each span.
             scopes: Scope of each span; all spans of a scope have one resource.
+            repairs: Counts spans that inherit nothing for that reason.
         """
         left = np.flatnonzero(~self._used)
         of_text = left[~self._is_number[left]]
         of_number = left[self._is_number[left]]
-        rows, offsets = self._with_inherited(of_text, resources, scopes)
+        rows, offsets = self._with_inherited(of_text, resources, scopes, repairs)
         texts = pa.MapArray.from_arrays(offsets, self._keys_of(rows), self._text.take(rows))
-        rows, offsets = self._with_inherited(of_number, resources, scopes)
+        rows, offsets = self._with_inherited(of_number, resources, scopes, repairs)
         values = pa.array(self.numbers(rows))
         return texts, pa.MapArray.from_arrays(offsets, self._keys_of(rows), values)
 
@@ -193,7 +203,7 @@ class Attributes:
         return pa.array(self.names, pa.string()).take(pa.array(self._key[rows]))
 
     def _with_inherited(
-        self, rows: Rows, resources: Rows, scopes: Rows
+        self, rows: Rows, resources: Rows, scopes: Rows, repairs: Counter[str]
     ) -> tuple[Rows, npt.NDArray[np.int32]]:
         """Return rows of span after span with those it inherits, and where each span begins."""
         kinds = self._owner_kind[rows]
@@ -204,6 +214,10 @@ class Attributes:
         spans = self._owner[own].astype(np.int64)
         n_own = np.bincount(spans, minlength=n)
         above, starts = self._above(rows[kinds != OWNER_SPAN], resources, scopes)
+        sizes = np.concatenate([[0], np.cumsum(self._sizes(above))])[starts]
+        if np.diff(sizes)[scopes].sum() > _MAX_INHERITED_BYTES:
+            repairs["inherited_attributes"] += n
+            above, starts = _NONE, np.zeros_like(starts)
         n_above = np.diff(starts)[scopes]
         # The k-th inherited row of a span stands behind its own ones.
         index = np.arange(n_above.sum()) - np.repeat(np.cumsum(n_above) - n_above, n_above)
@@ -236,6 +250,13 @@ class Attributes:
         lengths = np.array([len(part) for part in parts], np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])[::2]
         return np.concatenate([*parts, _NONE]), starts
+
+    def _sizes(self, rows: Rows) -> Rows:
+        """Return about how many bytes each row takes in a map."""
+        keys = np.array([len(name) for name in self.names], np.int64)[self._key[rows]]
+        texts = pc.binary_length(self._text.take(rows)).to_numpy()
+        sizes: Rows = keys + texts + _ROW_BYTES
+        return sizes
 
     def _by_owner(self, rows: Rows, owner_kind: int) -> dict[int, Rows]:
         rows = rows[self._owner_kind[rows] == owner_kind]

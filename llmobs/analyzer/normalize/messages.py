@@ -47,6 +47,16 @@ _ROLES: Final = {
     "SystemMessage": "system",
     "ToolMessage": "tool",
 }
+# Whose words a typed item without a role is.
+_SPEAKERS: Final = {
+    "function_call": "assistant",
+    "reasoning": "assistant",
+    "tool_call": "assistant",
+    "tool_use": "assistant",
+    "function_call_output": "tool",
+    "tool_call_response": "tool",
+    "tool_result": "tool",
+}
 _WRAPPERS: Final = ("messages", "message", "choices", "generations", "input_messages")
 _PLAIN: Final = (
     "content",
@@ -182,7 +192,7 @@ def input_texts(messages: list[Message]) -> Texts:
                 texts.append(plain(part.get("content")))
             elif kind == "tool_call_response":
                 # "result" was the name before "response".
-                context.append(plain(part.get("response", part.get("result"))))
+                context.append(_response_text(part.get("response", part.get("result"))))
         if not texts:
             continue
         if role == "user":
@@ -192,6 +202,14 @@ def input_texts(messages: list[Message]) -> Texts:
         elif role == "tool":
             context += texts
     return Texts(user, "\n".join(system), "\n".join(context))
+
+
+def _response_text(response: Any) -> str:
+    """Return what a tool answered as text; of typed parts the texts alone, no image in base64."""
+    if not response or not _are_parts(response):
+        return plain(response)
+    parts = _parts(response)
+    return "\n".join(plain(part.get("content")) for part in parts if part["type"] == "text")
 
 
 def output_text(messages: list[Message]) -> str:
@@ -267,6 +285,8 @@ def messages_of(value: Any, role: str) -> list[Message]:
 def _messages_of_dict(value: Mapping[str, Any], role: str) -> list[Message]:
     if "role" in value or "parts" in value:
         return [_message(value, role)]
+    if said := _SPEAKERS.get(str(value.get("type"))):  # an item of OpenAI's Responses
+        return [{"role": said, "parts": [_part(value)]}]
     if isinstance(value.get("args"), list) and isinstance(value.get("kwargs"), dict):
         # OpenLLMetry: the arguments of a decorated function.
         texts = [v for v in (*value["args"], *value["kwargs"].values()) if isinstance(v, str)]
@@ -291,7 +311,7 @@ def _message(value: Mapping[str, Any], role: str) -> Message:
     said = str(value.get("role") or role)
     said = _ROLES.get(said, said)
     content = value.get("parts") if isinstance(value.get("parts"), list) else value.get("content")
-    if said == "tool" and not _has_type(content):
+    if said == "tool" and not _are_parts(content):
         answer: Message = {"type": "tool_call_response", "response": content}
         if call := value.get("tool_call_id") or value.get("id"):
             answer["id"] = call
@@ -309,13 +329,26 @@ def _message(value: Mapping[str, Any], role: str) -> Message:
     return message
 
 
-def _has_type(content: Any) -> bool:
-    return isinstance(content, list) and all(isinstance(p, dict) and "type" in p for p in content)
+def _are_parts(content: Any) -> bool:
+    return isinstance(content, list) and all(
+        isinstance(part, dict) and ("type" in part or part.keys() & _NAMED_PARTS.keys())
+        for part in content
+    )
 
 
-_KNOWN_PARTS: Final = frozenset(
-    {"text", "reasoning", "tool_call", "tool_call_response", "blob", "file", "uri", "image_url"}
+_MEDIA: Final = frozenset(
+    {"blob", "file", "uri", "image", "image_url", "input_image", "audio", "input_audio", "video"}
 )
+_KNOWN_PARTS: Final = _MEDIA | {"text", "reasoning", "tool_call", "tool_call_response"}
+# Parts of Gemini and of Bedrock's Converse have no type: the name of their field tells.
+_NAMED_PARTS: Final = {
+    "functionCall": "tool_call",
+    "function_call": "tool_call",
+    "toolUse": "tool_call",
+    "functionResponse": "tool_result",
+    "function_response": "tool_result",
+    "toolResult": "tool_result",
+}
 
 
 def _parts(content: Any) -> list[Message]:
@@ -324,7 +357,7 @@ def _parts(content: Any) -> list[Message]:
     if isinstance(content, str):
         # Vercel and OpenLLMetry put the JSON of typed parts into a string.
         value = _json(content) if content.startswith('[{"') else None
-        if not _has_type(value):
+        if not _are_parts(value):
             return [{"type": "text", "content": content}]
         content = value
     if isinstance(content, dict):
@@ -337,6 +370,11 @@ def _parts(content: Any) -> list[Message]:
 def _part(part: Any) -> Message:
     if not isinstance(part, dict):
         return {"type": "text", "content": plain(part)}
+    if "type" not in part and not part.keys() & {"text", "content", "refusal"}:
+        for name, kind in _NAMED_PARTS.items():
+            if isinstance(part.get(name), dict):
+                return _part({**part[name], "type": kind})
+        return {"type": next(iter(part), "text"), **part}  # "image", "inlineData" …
     kind = str(part.get("type", "text")).replace("-", "_")
     match kind:
         case "text" | "input_text" | "output_text" | "refusal":
@@ -345,12 +383,13 @@ def _part(part: Any) -> Message:
                 content = content.get("value", content)
             return {"type": "text", "content": plain(content)}
         case "tool_call" | "tool_use" | "function_call":
-            return part if "arguments" in part and "name" in part else _tool_call(part)
-        case "tool_result" | "tool_call_response":
+            is_canonical = part["type"] == "tool_call" and "arguments" in part and "name" in part
+            return part if is_canonical else _tool_call(part)
+        case "tool_result" | "tool_call_response" | "function_call_output":
             answer = part.get(
                 "response", part.get("result", part.get("output", part.get("content")))
             )
-            id_ = part.get("id") or part.get("toolCallId") or part.get("tool_use_id")
+            id_ = _call_id(part)
             return {"type": "tool_call_response", "response": answer} | ({"id": id_} if id_ else {})
         case "thinking" | "reasoning":
             content = part.get("content", part.get("text", part.get("thinking")))
@@ -370,9 +409,15 @@ def _tool_call(call: Mapping[str, Any]) -> Message:
         arguments = arguments if read is None else read
     name = inner.get("name") or call.get("toolName") or ""
     out: Message = {"type": "tool_call", "name": str(name), "arguments": arguments}
-    if id_ := call.get("id") or call.get("toolCallId"):
+    if id_ := _call_id(call):
         out["id"] = id_
     return out
+
+
+def _call_id(part: Mapping[str, Any]) -> Any:
+    # OpenAI's Responses have an id of the item as well; what joins call and answer is call_id.
+    names = ("call_id", "toolCallId", "tool_use_id", "toolUseId", "id")
+    return next((part[name] for name in names if part.get(name)), None)
 
 
 # ── numbered attributes ──────────────────────────────────────────────────────────────────

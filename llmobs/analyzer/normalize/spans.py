@@ -37,6 +37,10 @@ Dialects = npt.NDArray[np.uint8]
 
 Mask = npt.NDArray[np.bool_]
 
+_MAX_WEIGHT: Final = 1e5
+"""Nobody keeps one call of more: a tracestate may come from outside with a caller's request, and
+2^56 made-up calls in one span would be on every bill and in every alarm."""
+
 _OPERATIONS: Final = semconv.MODEL_OPERATIONS
 # Producers in `CACHE_APART` that count in full since they send these.
 _COUNTS_IN_FULL: Final = (
@@ -89,7 +93,7 @@ def _normalize_part(part: RawPart, now_ns: int, repairs: Counter[str]) -> pa.Rec
         "service": attributes.of_resource([semconv.SERVICE_NAME], resources),
         "scope": part.scopes.column("name").take(pa.array(scopes)),
         "cost_usd": pa.nulls(len(starts), pa.float64()),
-        "weight": _weights(spans.column("trace_state")),
+        "weight": _weights(spans.column("trace_state"), repairs),
         **texts,
         "operation": pa.array(operations, pa.string()),
         "status_message": _either(spans.column("status_message"), texts["status_message"]),
@@ -105,7 +109,9 @@ def _normalize_part(part: RawPart, now_ns: int, repairs: Counter[str]) -> pa.Rec
         **{name: _int_column(values) for name, values in numbers.items()},
         **content(attributes, dialects, operations).columns(),
     }
-    columns["attributes_s"], columns["attributes_n"] = attributes.maps(resources, scopes)
+    columns["attributes_s"], columns["attributes_n"] = attributes.maps(
+        resources, scopes, repairs
+    )
     return pa.RecordBatch.from_arrays(
         [columns[field.name] for field in SPAN_SCHEMA], schema=SPAN_SCHEMA
     )
@@ -263,7 +269,11 @@ def _status(sent: pa.Array, levels: pa.StringArray) -> pa.Array:
     return pc.if_else(pc.equal(levels, "ERROR"), pa.scalar(STATUS_ERROR, pa.uint8()), sent)
 
 
-def _weights(states: pa.StringArray) -> pa.Array:
+def _weights(states: pa.StringArray, repairs: Counter[str]) -> pa.Array:
     encoded = states.dictionary_encode()
-    weights = [sampling_weight(state) for state in encoded.dictionary.to_pylist()]
-    return pa.array(weights, pa.float64()).take(encoded.indices)
+    of_distinct = [sampling_weight(state) for state in encoded.dictionary.to_pylist()]
+    weights = np.array(of_distinct, np.float64)[encoded.indices.to_numpy()]
+    absurd = weights > _MAX_WEIGHT
+    if n := int(absurd.sum()):
+        repairs["sampling_weight"] += n
+    return pa.array(np.where(absurd, 1.0, weights))

@@ -140,8 +140,8 @@ class AlertBook:
         }
         lasting = [alert for key, alert in alerts.items() if key not in over]
         ended = [
-            Change(self._resolved(alerts[key], lasting, now_ns), (), is_news=True)
-            for key in alerts
+            Change(self._resolved(alert, lasting, now_ns), (), is_news=True)
+            for key, alert in alerts.items()
             if key in over
         ]
         return ended + [self._grown(alerts.get(key), key, found) for key, found in taken.items()]

@@ -30,7 +30,8 @@ class Limits:
         max_unpacked_bytes: Largest body once unpacked.
         max_in_flight_bytes: Bodies as sent, of all requests that are being received.
         max_grpc_requests: gRPC requests that are handled at the same time.
-        read_timeout_s: A body must be here so long after its head.
+        read_timeout_s: A head must be here so long after its first byte or the connection's
+            begin, a body so long after its head.
         answer_timeout_s: How long a request waits for the disk before the sender is told to
             try again.
         drain_s: How long requests in flight may take when the receiver is stopped.
@@ -151,15 +152,30 @@ class Intake:
         )
 
     def read(
-        self, signal: Signal, owner: KeyOwner, packed: bytes, encoding: str, is_json: bool
+        self,
+        signal: Signal,
+        owner: KeyOwner,
+        packed: bytes,
+        encoding: str,
+        is_json: bool,
+        *,
+        max_bytes: int | None = None,
     ) -> Request:
         """Unpack a body and check that it is an export request.
 
+        Args:
+            signal: What it is said to hold.
+            owner: Who sends.
+            packed: The body as it came.
+            encoding: One that `is_known_encoding`.
+            is_json: Whether it is JSON; else protobuf.
+            max_bytes: Of the body unpacked; None: as many as `limits` allow.
+
         Raises:
-            RefusedError: It isn't, or is too large.
+            RefusedError: It isn't, or is too large (`Outcome.TOO_LARGE`).
         """
         try:
-            body = unpack(packed, encoding, max_bytes=self.limits.max_unpacked_bytes)
+            body = unpack(packed, encoding, max_bytes=max_bytes or self.limits.max_unpacked_bytes)
             if not body:  # protobuf's empty message: an export request without anything in it
                 return Request(signal, owner, b"", 0)
             content, n_items = self._check(signal, body, is_json)

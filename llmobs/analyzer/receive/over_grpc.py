@@ -36,6 +36,12 @@ _MAX_WAITING: Final = 1024
 _N_PARSERS: Final = 2
 # Some senders ping every ten seconds; gRPC's default would hang up on them.
 _MIN_PING_INTERVAL_MS: Final = 10_000
+# A call holds a thread from its head on. A sender that vanished is noticed by pings (gRPC's default
+# is after two hours); one that stays and sends no message loses its connection in the end, and
+# others, which gRPC tells to connect anew, nothing.
+_KEEPALIVE_MS: Final = 30_000
+_MAX_AGE_MS: Final = 600_000
+_MAX_AGE_GRACE_MS: Final = 60_000
 # Bit set over grpc.Compression: none and gzip. Others are answered with UNIMPLEMENTED.
 _COMPRESSIONS: Final = 1 << 0 | 1 << 2
 
@@ -68,6 +74,9 @@ class GrpcServer:
                 # We unpack: gRPC uses plain zlib, and has not always limited what comes out.
                 ("grpc.per_message_decompression", 0),
                 ("grpc.compression_enabled_algorithms_bitset", _COMPRESSIONS),
+                ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+                ("grpc.max_connection_age_ms", _MAX_AGE_MS),
+                ("grpc.max_connection_age_grace_ms", _MAX_AGE_GRACE_MS),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
                 ("grpc.so_reuseport", 0),  # else two servers share a port without a word
             ],

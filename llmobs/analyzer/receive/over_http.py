@@ -33,8 +33,8 @@ _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain; charset=utf-8"
 
-# Bodies up to here are unpacked and parsed on the event loop: that is shorter than the way to
-# another thread and back matters. JSON takes about ten times as long a byte.
+# Bodies that have no more bytes than this unpacked are parsed on the event loop: that takes no
+# longer than the way to another thread and back. JSON takes about ten times as long a byte.
 _INLINE_PROTOBUF_BYTES: Final = 64 << 10
 _INLINE_JSON_BYTES: Final = 4 << 10
 _N_PARSERS: Final = 2
@@ -188,8 +188,13 @@ class HttpApp:
         self, signal: Signal, owner: KeyOwner, packed: bytes, encoding: str, is_json: bool
     ) -> Request:
         read = partial(self._intake.read, signal, owner, packed, encoding, is_json)
-        if len(packed) <= (_INLINE_JSON_BYTES if is_json else _INLINE_PROTOBUF_BYTES):
-            return read()
+        small = _INLINE_JSON_BYTES if is_json else _INLINE_PROTOBUF_BYTES
+        if len(packed) <= small:
+            try:
+                return read(max_bytes=small)
+            except RefusedError as refused:  # a few bytes of gzip may hold very many
+                if refused.outcome is not Outcome.TOO_LARGE:
+                    raise
         return await asyncio.get_running_loop().run_in_executor(self._parsers, read)
 
     async def _append(self, request: Request) -> None:

@@ -19,6 +19,7 @@ from llmobs.analyzer.receive.intake import Intake, Limits
 from llmobs.analyzer.receive.metrics import ReceiverMetrics
 from llmobs.analyzer.receive.over_grpc import GrpcServer
 from llmobs.analyzer.receive.over_http import HttpApp
+from llmobs.analyzer.receive.protocol import ImpatientProtocol
 from llmobs.errors import ConfigurationError, LlmobsError
 
 __all__ = ["GRPC_PORT", "HTTP_PORT", "Receiver", "run"]
@@ -103,6 +104,7 @@ class Receiver:
                 self._app,
                 lifespan="off",
                 ws="none",
+                http=_protocol(self._limits.read_timeout_s),
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -208,6 +210,11 @@ def run(
         sink.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _protocol(timeout_s: float) -> type[ImpatientProtocol]:
+    """Return the protocol with a timeout: uvicorn makes the instances and passes none."""
+    return type("Protocol", (ImpatientProtocol,), {"timeout_s": timeout_s})
 
 
 def _listen(host: str, port: int) -> socket.socket:

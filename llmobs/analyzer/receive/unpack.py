@@ -15,6 +15,8 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 
 # Window bits that select the format: 16 + 15 gzip, 15 zlib (what HTTP calls deflate).
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
+# Every member is followed by a copy of what is left, so very many small ones would take minutes.
+_MAX_MEMBERS: Final = 64
 _PLAIN: Final = ("", "identity")
 
 
@@ -42,6 +44,8 @@ def unpack(packed: bytes, encoding: str, *, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     left = max_bytes
     while packed:  # gzip allows several members one behind the other
+        if len(parts) == _MAX_MEMBERS:
+            raise BadRequestError(f"the body has more than {_MAX_MEMBERS} gzip members; send one")
         stream = isal_zlib.decompressobj(_WINDOW_BITS[encoding])
         try:
             part = stream.decompress(packed, left + 1)

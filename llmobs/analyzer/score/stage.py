@@ -81,7 +81,9 @@ class Batch:
 
     def distinct(self, source: Source) -> DistinctTexts:
         """Return the texts to judge; see `ScoringInput`."""
-        return {"input": self._input, "output": self._output, "context": self._context}[source]()
+        if source == "input":
+            return self._inputs
+        return self._outputs if source == "output" else self._contexts
 
     def embeddings(self, source: Literal["input", "output"]) -> npt.NDArray[np.float32]:
         """Return one vector a span, shape (n, n_dimensions); NaN where there is no text."""
@@ -91,15 +93,6 @@ class Batch:
         vectors = np.where(np.any(vectors, axis=1, keepdims=True), vectors, np.float32(np.nan))
         blank = np.full((1, vectors.shape[1]), np.nan, np.float32)
         return np.concatenate((vectors, blank))[distinct.rows]  # -1 finds the last
-
-    def _input(self) -> DistinctTexts:
-        return self._inputs
-
-    def _output(self) -> DistinctTexts:
-        return self._outputs
-
-    def _context(self) -> DistinctTexts:
-        return self._contexts
 
     @cached_property
     def _inputs(self) -> _Distinct:
@@ -156,6 +149,13 @@ class _Health:
 class ScoreStage:
     """Runs every scorer over a batch and keeps what came out.
 
+    A scorer runs in a thread that is left behind when its time is up: Python can't kill it. One
+    that hangs costs its column, `time_box_s` once, and as long as it hangs a thread and a batch
+    in memory; while it computes, it takes its share of the interpreter from everything else.
+    Against code that never lets go of the interpreter's lock (a regular expression that
+    backtracks without end, a loop in C) no time box helps: the whole process stands still.
+    Such code belongs into a process of its own, behind a scorer that calls it.
+
     Args:
         scorers: In the order of the columns.
         time_box_s: What one scorer may take for one target of one batch, in seconds. One that
@@ -190,6 +190,8 @@ class ScoreStage:
     def score(self, spans: SpanBatch) -> Scores:
         """Score a batch; the same spans give the same scores."""
         batch = Batch(spans, self._encoder)
+        # Before the scorers, so that none is charged for the features that all share.
+        embeddings = {"input": batch.embeddings("input"), "output": batch.embeddings("output")}
         columns: list[ScoreColumn] = []
         failed: dict[str, str] = {}
         for scorer in self._scorers:
@@ -201,7 +203,6 @@ class ScoreStage:
             columns += made
             if reason:
                 failed[scorer.name] = reason
-        embeddings = {"input": batch.embeddings("input"), "output": batch.embeddings("output")}
         return Scores(tuple(columns), embeddings, failed)
 
     def _pause(self, name: str) -> str:
@@ -225,26 +226,18 @@ class ScoreStage:
                     extra={"scorer": scorer.name, "target": target, "reason": result},
                 )
                 return columns, result
-            columns.append(
-                ScoreColumn(
-                    scorer.name,
-                    scorer.version,
-                    target,
-                    np.asarray(result.values, np.float64),
-                    result.labels,
-                    result.explanations,
-                )
-            )
+            columns.append(result)
         health.in_a_row = 0
         return columns, ""
 
-    def _in_time(self, scorer: Scorer, batch: Batch, target: Target) -> Verdicts | str:
+    def _in_time(self, scorer: Scorer, batch: Batch, target: Target) -> ScoreColumn | str:
         """Run a scorer in a thread that can be left behind, and return what it says or why not."""
-        results: list[Verdicts | str] = []
+        results: list[ScoreColumn | str] = []
 
         def work() -> None:
             try:
-                results.append(_checked(scorer.score(batch, target), len(batch.spans)))
+                verdicts = scorer.score(batch, target)
+                results.append(_column(scorer, target, verdicts, len(batch.spans)))
             except Exception as error:  # a scorer is someone else's code
                 # Its words may hold a user's text; its kind can't.
                 results.append(f"raised {type(error).__name__}")
@@ -258,8 +251,17 @@ class ScoreStage:
         return f"took longer than {self._time_box_s:g} s"
 
 
-def _checked(verdicts: Verdicts, n_spans: int) -> Verdicts | str:
-    lengths = {len(part) for part in verdicts}
-    if lengths != {n_spans}:
-        return f"returned {sorted(lengths)} verdicts for {n_spans} spans"
-    return verdicts
+def _column(scorer: Scorer, target: Target, verdicts: Verdicts, n_spans: int) -> ScoreColumn | str:
+    """Return verdicts as a column that the next stages can trust, or what is wrong with them."""
+    values = np.asarray(verdicts.values, np.float64)
+    labels, explanations = list(verdicts.labels), list(verdicts.explanations)
+    lengths = {len(labels), len(explanations)}
+    if values.shape != (n_spans,) or lengths != {n_spans}:
+        return (
+            f"returned values of shape {values.shape}, {sorted(lengths)} texts for {n_spans} spans"
+        )
+    if np.isinf(values).any():
+        return "returned an infinite value"
+    if not all(isinstance(text, str) for text in (*labels, *explanations)):
+        return "returned labels or explanations that are no texts"
+    return ScoreColumn(scorer.name, scorer.version, target, values, labels, explanations)

@@ -19,6 +19,8 @@ _SEED: Final = 6  # any: the same sample gives the same clusters
 _ITERATIONS: Final = 15
 # A cluster needs about this many rows of the sample to have a centre.
 _ROWS_PER_CLUSTER: Final = 12
+# Of a squared distance, relative to the squared length of a row.
+_ROUNDING: Final = 1e-5
 
 
 @dataclass
@@ -71,7 +73,9 @@ class Codebook(Stateful):
         used = np.bincount(labels, minlength=k) > 0
         book = cls(np.asarray(centroids[used], dtype=np.float32), np.inf)
         _, distances = book.nearest(rows[held_out])
-        book.far = float(np.quantile(distances, far_quantile))
+        # Above the rounding of float32, or rows that are all the same would be far by turns.
+        rounding = _ROUNDING * float((train * train).sum(1).mean())
+        book.far = max(float(np.quantile(distances, far_quantile)), rounding)
         return book
 
     def nearest(self, rows: npt.NDArray[np.float32]) -> tuple[IntArray, FloatArray]:

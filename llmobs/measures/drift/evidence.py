@@ -46,8 +46,16 @@ CAP: Final = 1e200
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a loop with numba and keep the result on disk; it means what Python would."""
-    return cast(_Function, numba.njit(cache=True, error_model="numpy")(function))
+    """Compile a loop with numba; it means what Python would.
+
+    The result is kept on disk where numba finds a place that can be written to.
+    """
+    loop: Any
+    try:
+        loop = numba.njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:  # "cannot cache function: no locator available"
+        loop = numba.njit(error_model="numpy")(function)
+    return cast(_Function, loop)
 
 
 def log_threshold(

@@ -133,5 +133,6 @@ class RateReference(Stateful):
         n_negative = max(self.n_units - self.n_positive, 0)
         upper = float(betaincinv(self.n_positive + 0.5, n_negative + 0.5, _UPPER))
         null_rate = min(max(upper, floor) * (1.0 + lift), 0.8)
-        rate = self.n_positive / max(self.n_units, 1)
+        # A session that opened while nothing was learned may have turned later.
+        rate = min(1.0, self.n_positive / max(self.n_units, 1))
         return RateE(rate, null_rate, Evidence.of(len(_FACTORS)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ _ARRAY: Final = "\x00array"  # key of a reference to an array; no field has such
 
 
 def pack(tree: Tree) -> bytes:
-    """Write a tree as bytes: a JSON head, then the arrays' own bytes, little-endian.
+    """Write a tree as bytes: a checksum, a JSON head, then the arrays' own bytes, little-endian.
 
     The same tree always gives the same bytes. Floats keep every bit, NaN and infinities too.
 
@@ -39,21 +40,24 @@ def pack(tree: Tree) -> bytes:
         return value.item() if isinstance(value, np.generic) else value
 
     head = json.dumps(plain(tree), separators=(",", ":")).encode()
-    body = [array.tobytes() for array in arrays]
-    return b"".join([_MAGIC, len(head).to_bytes(8, "little"), head, *body])
+    body = b"".join([len(head).to_bytes(8, "little"), head, *(a.tobytes() for a in arrays)])
+    return b"".join([_MAGIC, zlib.crc32(body).to_bytes(4, "little"), body])
 
 
 def unpack(data: bytes) -> Tree:
     """Read back what `pack` wrote; arrays are writable copies.
 
     Raises:
-        ValueError: These bytes are not such a state, or they end too early.
+        ValueError: These bytes are not such a state, or damaged.
     """
-    start = len(_MAGIC) + 8
+    begin = len(_MAGIC) + 4
+    start = begin + 8
     if not data.startswith(_MAGIC) or len(data) < start:
         raise ValueError("not a packed state: the bytes begin otherwise")
-    n_head = int.from_bytes(data[len(_MAGIC) : start], "little")
-    offset = start + n_head
+    # Compiled loops trust the arrays' shapes: what is damaged must not come that far.
+    if zlib.crc32(memoryview(data)[begin:]) != int.from_bytes(data[begin - 4 : begin], "little"):
+        raise ValueError("a packed state that is damaged: its checksum differs")
+    offset = start + int.from_bytes(data[begin:start], "little")
 
     def alive(value: Any) -> Any:
         nonlocal offset

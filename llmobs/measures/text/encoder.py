@@ -92,6 +92,7 @@ class WordTable:
         self._unknown = tokenizer.token_to_id("[UNK]")
         self._lock = threading.Lock()
         self.ids: dict[str, int] = {}
+        self.n_chars = 0
         self._hashes = _Growing(np.dtype(np.uint32))
         self._first = _Growing(np.dtype(np.int64))
         self._count = _Growing(np.dtype(np.int64))
@@ -122,6 +123,7 @@ class WordTable:
             self._first.extend((np.cumsum([0, *counts])[:-1] + start).tolist())
             self._count.extend(counts)
             self._hashes.extend([zlib.crc32(_plain(w).encode(errors="replace")) for w in new])
+            self.n_chars += sum(map(len, new))
             # Last, so that whoever finds an id finds all that belongs to it.
             for word in new:
                 self.ids[word] = len(self.ids)
@@ -164,7 +166,8 @@ class TextEncoder:
         tokenizer: WordPiece, uncased.
         vectors: One row per word piece, float32 of shape (n_vocabulary, n_dimensions).
         idf: Inverse document frequency of every n-gram bucket, float32 of shape (`N_BUCKETS`,).
-        max_words: Distinct words kept; past that the table starts anew.
+        max_words: Distinct words kept; past that, or past 32 characters a word on average,
+            the table starts anew. Without spaces a whole sentence is one word.
         max_chars: Of a longer text only the first and the last half of that many characters
             are read, so that one document can't cost what a thousand prompts cost.
     """
@@ -199,7 +202,7 @@ class TextEncoder:
     def encode(self, texts: Sequence[str]) -> TextFeatures:
         """Cut texts into words; the rest follows when asked for."""
         table = self._table
-        if len(table) > self._max_words:
+        if len(table) > self._max_words or table.n_chars > 32 * self._max_words:
             # Features made before keep the old table alive for as long as they need it.
             table = self._table = WordTable(self.tokenizer)
         get = table.ids.get

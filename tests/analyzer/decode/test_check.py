@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import json
+import resource
 import threading
+import sys
 from typing import Any
 
 import pytest
@@ -14,14 +16,18 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from llmobs.analyzer.decode import check
-from llmobs.errors import BadRequestError
+from llmobs.analyzer.decode import check, decode_spans_upb
+from llmobs.errors import BadRequestError, TooLargeError
 from llmobs.records import Signal
-from tests.analyzer.decode.requests import sample, trace_requests
+from tests.analyzer.decode.requests import sample, trace_requests, varint
 
 
-def as_json(body: bytes, **how: Any) -> bytes:
-    """Write a trace request as OTLP/JSON does: proto3 JSON with ids in hex."""
+RSS_BYTES = 1 if sys.platform == "darwin" else 1024
+NOW_NS = 1_795_000_000_000_000_000
+
+
+def as_json(body: bytes, *, kind: Any = ExportTraceServiceRequest, **how: Any) -> bytes:
+    """Write a request as OTLP/JSON does: proto3 JSON with ids in hex."""
 
     def with_hex(node: Any) -> Any:
         if isinstance(node, list):
@@ -33,9 +39,7 @@ def as_json(body: bytes, **how: Any) -> bytes:
             for key, value in node.items()
         }
 
-    return json.dumps(
-        with_hex(MessageToDict(ExportTraceServiceRequest.FromString(body), **how))
-    ).encode()
+    return json.dumps(with_hex(MessageToDict(kind.FromString(body), **how))).encode()
 
 
 @settings(max_examples=60, deadline=None)
@@ -152,6 +156,97 @@ def test_bad_utf8_passes_the_door_as_it_came() -> None:
     request.resource_spans.add().scope_spans.add().spans.add(name="abcd")
     body = request.SerializeToString().replace(b"abcd", b"ab\xffd")
     assert check("traces", body, False) == (body, 1)
+
+
+def test_records_and_points_without_any_time_get_that_of_their_arrival() -> None:
+    logs = ExportLogsServiceRequest()
+    records = logs.resource_logs.add().scope_logs.add().log_records
+    records.add(event_name="none")
+    records.add(event_name="own", time_unix_nano=5)
+    records.add(event_name="observed", observed_time_unix_nano=6)
+    body = logs.SerializeToString()
+    made, n = check("logs", body, False, now_ns=NOW_NS)
+    [none, own, observed] = (
+        ExportLogsServiceRequest.FromString(made).resource_logs[0].scope_logs[0].log_records
+    )
+    assert (n, none.time_unix_nano, none.observed_time_unix_nano) == (3, 0, NOW_NS)
+    assert (own.time_unix_nano, own.observed_time_unix_nano) == (5, 0)
+    assert (observed.time_unix_nano, observed.observed_time_unix_nano) == (0, 6)
+    # So two that say the same are two, and a retry of one that has a time is still a retry.
+    assert check("logs", body, False, now_ns=NOW_NS + 1)[0] != made
+    assert check("logs", made, False, now_ns=NOW_NS + 1)[0] is made
+    metrics = ExportMetricsServiceRequest()
+    of_scope = metrics.resource_metrics.add().scope_metrics.add()
+    of_scope.metrics.add(name="g").gauge.data_points.add(as_int=1)
+    body = as_json(metrics.SerializeToString(), kind=ExportMetricsServiceRequest)
+    made, _ = check("metrics", body, True, now_ns=NOW_NS)
+    [metric] = ExportMetricsServiceRequest.FromString(made).resource_metrics[0].scope_metrics[0].metrics
+    assert metric.gauge.data_points[0].time_unix_nano == NOW_NS
+
+
+def test_a_time_is_given_where_texts_are_not_utf8_too() -> None:
+    logs = ExportLogsServiceRequest()
+    logs.resource_logs.add().scope_logs.add().log_records.add(event_name="abcd")
+    body = logs.SerializeToString().replace(b"abcd", b"ab\xffd")
+    made, n = check("logs", body, False, now_ns=NOW_NS)
+    assert (n, b"ab\xffd" in made, made == body) == (1, True, False)
+
+
+def _nested(body: bytes, *tags: bytes) -> bytes:
+    for tag in tags:
+        body = tag + varint(len(body)) + body
+    return body
+
+
+EMPTY_SPANS = _nested(b"\x12\x00" * 2_000_000, b"\x12", b"\x0a")
+EMPTY_ATTRIBUTES = _nested(b"\x4a\x00" * 2_500_000, b"\x12", b"\x12", b"\x0a")
+BEHIND_A_GROUP = b"\x0b\x0c" + EMPTY_SPANS
+
+
+@pytest.mark.parametrize("body", [EMPTY_SPANS, EMPTY_ATTRIBUTES, BEHIND_A_GROUP])
+def test_bytes_that_would_unfold_to_gigabytes_are_refused(body: bytes) -> None:
+    with pytest.raises(TooLargeError, match="send fewer at once"):
+        check("traces", body, False)
+
+
+def test_empty_spans_are_refused_before_they_are_parsed() -> None:
+    body = _nested(b"\x12\x00" * (16 << 20), b"\x12", b"\x0a")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TooLargeError):
+        check("traces", body, False)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * RSS_BYTES < 100 << 20  # parsed, they take almost 3 GB
+
+
+def test_a_large_request_of_usual_spans_passes() -> None:
+    span = _nested(b"\x2a\xe8\x07" + b"n" * 1000, b"\x12")
+    body = _nested(span * 5_000, b"\x12", b"\x0a")
+    assert check("traces", body, False) == (body, 5_000)
+
+
+def test_json_beyond_its_limit_is_refused() -> None:
+    with pytest.raises(TooLargeError, match="protobuf"):
+        check("traces", b" " * (16 << 20) + b"{}", True)
+
+
+def test_what_is_broken_is_not_searched_for_long() -> None:
+    body = _nested(b"\x12\x00" * 200_000 + b"\x12\x05", b"\x12", b"\x0a")
+    with pytest.raises(BadRequestError, match="behind the first"):
+        check("traces", body, False)
+
+
+def test_what_passes_as_json_is_never_refused_by_decode() -> None:
+    for depth in range(30, 60):
+        value: dict[str, Any] = {"stringValue": "x"}
+        for _ in range(depth):
+            value = {"arrayValue": {"values": [value]}}
+        span = {"attributes": [{"key": "k", "value": value}]}
+        body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
+        try:
+            made, _ = check("traces", body, True)
+        except BadRequestError:
+            continue
+        assert not decode_spans_upb([made]).rejected, depth
 
 
 @pytest.mark.parametrize("signal", ["traces", "logs", "metrics"])

@@ -11,7 +11,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from llmobs.analyzer.decode import decode_spans, decode_spans_upb, is_warm
 from llmobs.analyzer.decode import spans as spans_module
 from llmobs.records import RawSpans
-from tests.analyzer.decode.requests import contents, sample, trace_requests
+from tests.analyzer.decode.requests import contents, sample, trace_requests, varint
 
 
 def scanned(requests: list[bytes]) -> RawSpans:
@@ -151,24 +151,16 @@ def test_nesting_without_end_is_refused() -> None:
     for _ in range(5000):
         inner = (
             b"\x2a"
-            + _varint(len(inner) + 1 + len(_varint(len(inner))))
+            + varint(len(inner) + 1 + len(varint(len(inner))))
             + b"\x0a"
-            + _varint(len(inner))
+            + varint(len(inner))
             + inner
         )
-    attribute = b"\x0a\x01k\x12" + _varint(len(inner)) + inner
+    attribute = b"\x0a\x01k\x12" + varint(len(inner)) + inner
     body = attribute
     for tag in (b"\x4a", b"\x12", b"\x12", b"\x0a"):
-        body = tag + _varint(len(body)) + body
+        body = tag + varint(len(body)) + body
     assert len(decode_spans([body]).rejected) == 1
-
-
-def _varint(value: int) -> bytes:
-    out = b""
-    while value > 127:
-        out += bytes([value & 127 | 128])
-        value >>= 7
-    return out + bytes([value])
 
 
 @pytest.mark.usefixtures("warm")

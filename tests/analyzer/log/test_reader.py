@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmobs.analyzer.log import SegmentReader, SegmentWriter
+from llmobs.analyzer.log import reader as reader_module
 from llmobs.analyzer.log.record import HEADER_BYTES
 from tests.analyzer.log.waiting import append, append_all, stored
 
@@ -73,6 +75,24 @@ def test_what_is_set_aside_never_fills_the_disk(tmp_path: Path, reader: SegmentR
     assert sum(path.stat().st_size for path in (tmp_path / "aside").iterdir()) <= 200
     assert bounded.stats()["n_set_aside"] == 2
     assert bounded.stats()["n_aside_dropped"] == 1
+
+
+def test_trying_again_to_set_aside_on_a_full_disk_does_not_use_up_the_room(
+    tmp_path: Path, reader: SegmentReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounded = SegmentReader(tmp_path / "log", tmp_path / "aside", max_aside_bytes=200)
+    number = bounded.sealed()[0]
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reader_module, "replace_file", full)
+        for _ in range(10):
+            with pytest.raises(OSError, match="No space"):
+                bounded.set_aside(number, 0, "bad")
+    bounded.set_aside(number, 0, "bad")
+    assert bounded.stats()["n_set_aside"] == 1
 
 
 def test_a_removed_segment_is_gone_and_may_be_removed_again(reader: SegmentReader) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmobs.analyzer.log import SegmentReader, SegmentWriter
+from llmobs.analyzer.log import writer as writer_module
 from llmobs.analyzer.log.record import pack
 from llmobs.errors import ConfigurationError, OverloadedError
 from tests.analyzer.log.waiting import append, append_all, stored
@@ -132,6 +133,44 @@ def test_files_are_for_their_owner_alone(directory: Path) -> None:
     writer.close()
     assert directory.stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in directory.iterdir())
+
+
+def test_nothing_is_acknowledged_into_a_file_that_was_given_up(
+    directory: Path, reader: SegmentReader
+) -> None:
+    fails = iter([True, True])  # the first write, then the attempt to cut the file back
+
+    def sync(descriptor: int) -> None:
+        if next(fails, False):
+            raise OSError(errno.EIO, "Input/output error")
+        os.fdatasync(descriptor)
+
+    writer = SegmentWriter(directory, sync=sync)
+    assert isinstance(append(writer, b"refused"), OverloadedError)
+    while writer.stats()["n_disk_errors"] < 2:
+        time.sleep(0.01)
+    assert append(writer, b"kept") is None
+    writer.close()
+    assert stored(reader) == [("traces", b"kept")]
+
+
+def test_a_directory_that_can_not_be_synced_costs_no_descriptors(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SegmentWriter(directory)
+
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer_module, "sync_directory", broken)
+        append(writer, b"0")
+        before = len(os.listdir("/dev/fd"))
+        for i in range(1, 20):
+            assert isinstance(append(writer, b"%d" % i), OverloadedError)
+        assert len(os.listdir("/dev/fd")) == before
+    assert append(writer, b"kept") is None
+    writer.close()
 
 
 def test_a_left_over_segment_is_cut_at_its_torn_end_and_sealed(

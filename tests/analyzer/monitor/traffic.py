@@ -194,11 +194,13 @@ def score(
 
 
 def spans_of(**columns: Any) -> SpanBatch:
-    """Return spans with some columns given, and everything else empty, 0 or null."""
+    """Return spans with some columns given, weight 1, and everything else empty, 0 or null."""
     n = len(columns["ts_ns"])
     arrays = []
     for column in SPAN_SCHEMA:
-        if column.name in columns:
+        if column.name == "weight" and "weight" not in columns:
+            arrays.append(pa.array(np.ones(n)))
+        elif column.name in columns:
             arrays.append(pa.array(columns[column.name], column.type))
         elif column.nullable:
             arrays.append(pa.nulls(n, column.type))

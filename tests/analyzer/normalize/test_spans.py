@@ -188,6 +188,76 @@ def test_an_exception_event_names_the_error_where_nothing_else_does() -> None:
     assert rows(out.SerializeToString())[0]["error_type"] == "TimeoutError"
 
 
+def test_a_resource_without_spans_harms_nobody() -> None:
+    out = ExportTraceServiceRequest()
+    for name in ("first", "second", "last"):
+        of_resource = out.resource_spans.add()
+        of_resource.resource.attributes.add(key="service.name").value.string_value = name
+        if name == "second":
+            of_resource.scope_spans.add().spans.add(span_id=b"s" * 8, trace_id=b"t" * 16)
+    assert [r["service"] for r in rows(out.SerializeToString())] == ["second"]
+
+
+DEEP = "a." * 3000
+NESTED = '{"content":' * 480 + '"x"' + "}" * 480
+HOSTILE: dict[str, Any] = {
+    "gen_ai.response.finish_reasons": '["\\ud800"]',
+    "langfuse.observation.usage_details": '{"input": %s, "input_b": 0.5, "output": 3}' % ("9" * 400),
+    "langfuse.observation.completion_start_time": "0001-01-01T00:00:00+23:59",
+    "gen_ai.response.time_to_first_chunk": 1e308,
+    "gen_ai.usage.output_tokens": "9" * 5000,
+    "gen_ai.input.messages": NESTED,
+    "gen_ai.output.messages": "[" * 480 + "]" * 480,
+    "gen_ai.system_instructions": NESTED,
+    "gen_ai.retrieval.documents": f"[{NESTED}]",
+    "ai.response.toolCalls": f"[{NESTED}]",
+    f"gen_ai.prompt.{'9' * 5000}.role": "user",
+    f"gen_ai.prompt.0.{DEEP}b": "x",
+    f"gen_ai.prompt.0.content.{DEEP}b": "x",
+    f"gen_ai.completion.0.role.{DEEP}b": "x",
+    f"gen_ai.completion.0.tool_calls.0.{DEEP}b": "x",
+    f"gen_ai.completion.0.tool_calls.{'9' * 5000}.name": "x",
+    f"llm.input_messages.0.message.contents.0.{DEEP}b": "x",
+    f"retrieval.documents.0.document.content.{DEEP}b": "x",
+}
+
+
+@pytest.mark.parametrize("key", HOSTILE, ids=lambda key: key[:40])
+def test_no_attribute_stops_the_batch(key: str) -> None:
+    for operation in ("chat", "execute_tool", "retrieval"):
+        got = rows(
+            request({"gen_ai.operation.name": operation, key: HOSTILE[key]}),
+            request({"k": "neighbour"}, span_id=b"u" * 8),
+        )
+        assert got[1]["attributes_s"] == {"k": "neighbour"}
+
+
+def test_counts_are_summed_without_what_nobody_can_have_counted() -> None:
+    got = row({"langfuse.observation.usage_details": HOSTILE["langfuse.observation.usage_details"]})
+    assert (got["input_tokens"], got["output_tokens"]) == (0, 3)
+
+
+def test_a_tracestate_from_outside_cannot_make_a_span_stand_for_billions() -> None:
+    repairs: Counter[str] = Counter()
+    assert row({}, trace_state="ot=th:ffffffffffffff", repairs=repairs)["weight"] == 1.0
+    assert repairs == {"sampling_weight": 1}
+
+
+def test_a_large_resource_is_not_copied_to_thousands_of_spans() -> None:
+    out = ExportTraceServiceRequest()
+    of_resource = out.resource_spans.add()
+    of_resource.resource.attributes.add(key="service.name").value.string_value = "s"
+    of_resource.resource.attributes.add(key="large").value.string_value = "x" * 1_000_000
+    spans = of_resource.scope_spans.add().spans
+    for i in range(1000):
+        spans.add(span_id=i.to_bytes(8, "big"), trace_id=b"t" * 16)
+    repairs: Counter[str] = Counter()
+    got = rows(out.SerializeToString(), repairs=repairs)
+    assert {r["service"] for r in got} == {"s"}
+    assert not got[0]["attributes_s"]
+    assert repairs["inherited_attributes"] == 1000
+
+
 def test_the_feature_may_come_from_the_resource() -> None:
     assert row({}, resource={"llmobs.feature": "f"})["feature"] == "f"
     assert row({"llmobs.feature": "g"}, resource={"llmobs.feature": "f"})["feature"] == "g"

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from llmobs.analyzer.notify.alerting import AlertBook, Change, alert_key
+from llmobs.analyzer.notify.alerting import AlertBook, Change, key_of, place_of
 from llmobs.records import Alert, Finding
 from tests.analyzer.notify.findings import MINUTE, NOON, finding
 
-KEY = alert_key("input.topic", "shop", "answers")
+KEY = key_of(finding())
 
 
 def changes(
@@ -43,6 +43,51 @@ def test_findings_about_another_feature_are_another_alert() -> None:
     assert len({change.alert.id for change in found}) == 2
 
 
+def test_findings_in_another_environment_are_another_alert_that_says_where() -> None:
+    found = changes(finding(), finding(id="f2", environment="staging"))
+    assert len({change.alert.key for change in found}) == 2
+    assert len({place_of(change.alert) for change in found}) == 2
+    assert [change.alert.title.rpartition(" ")[2] for change in found] == ["(prod)", "(staging)"]
+
+
+def test_what_begins_together_is_told_by_the_worst_with_all_that_moved() -> None:
+    begun = changes(
+        finding(),
+        finding(id="f2", monitor="output.toxicity", kind="output", summary="Toxic answers rose."),
+        finding(id="f3", monitor="output.length", kind="model", summary="Answers grew."),
+    )
+    worst, *others = AlertBook().together(begun)
+    assert (worst.alert.monitor, worst.alert.severity) == ("output.toxicity", "page")
+    assert worst.alert.message.splitlines()[:3] == [
+        "Toxic answers rose.",
+        "Also: Questions about refunds went from 2 % to 31 %.",
+        "Also: Answers grew.",
+    ]
+    assert "What to do: " in worst.alert.message
+    assert [change.alert.monitor for change in others] == ["input.topic", "output.length"]
+    assert [change.finding_ids for change in (worst, *others)] == [("f2",), ("f1",), ("f3",)]
+
+
+def test_an_alert_of_which_nobody_was_told_is_news_still() -> None:
+    (change,) = changes(finding(), finding(id="f2"), firing=(firing_alert(),))
+    assert change.is_news
+    assert change.alert.id == firing_alert().id
+    assert change.alert.n_findings == 2
+
+
+def test_the_end_says_what_goes_on_at_the_same_place() -> None:
+    other = changes(finding(id="f2", monitor="output.length"))[0].alert
+    elsewhere = changes(finding(id="f3", environment="staging", monitor="calls.errors"))[0].alert
+    (change,) = AlertBook().changes(
+        [firing_alert(), other, elsewhere],
+        [],
+        in_alarm={KEY: False, other.key: True, elsewhere.key: True},
+        heard_ns={KEY: NOON},
+        now_ns=NOON + 60 * MINUTE,
+    )
+    assert change.alert.message.endswith("Still firing here: output.length.")
+
+
 def test_the_same_finding_gives_the_same_alert_id_after_a_restart() -> None:
     assert changes(finding())[0].alert.id == changes(finding())[0].alert.id
 
@@ -56,7 +101,7 @@ def test_a_finding_while_the_alert_fires_is_counted_and_no_news() -> None:
 
 def test_the_message_says_what_since_when_how_sure_and_where_to_look() -> None:
     alert = firing_alert()
-    assert alert.title == "What users send has changed: input.topic in shop/answers"
+    assert alert.title == "What users send has changed: input.topic in shop/answers (prod)"
     assert alert.message.splitlines() == [
         "Questions about refunds went from 2 % to 31 %.",
         "Since about 2025-11-25 11:33 UTC, found 2025-11-25 12:00 UTC",
@@ -77,7 +122,7 @@ def test_a_message_says_nothing_that_is_not_known() -> None:
     assert "Was" not in alert.message
     assert "Evidence" not in alert.message
     assert "still short" in alert.message
-    assert alert.title.endswith("in shop")
+    assert alert.title.endswith("in shop (prod)")
 
 
 def test_overwhelming_evidence_is_no_endless_number() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from llmobs.access import Key, Keys, Quota, Role
-from llmobs.analyzer.receive import Limits, Receiver
+from llmobs.analyzer.receive import Limits, Receiver, over_grpc
 from llmobs.errors import ConfigurationError, OverloadedError
 from llmobs.records import Signal
 from tests.analyzer.receive.serving import TIMEOUT_S, MemorySink, check, export
@@ -149,6 +150,31 @@ def test_requests_beyond_the_limit_ask_to_try_again_while_the_disk_is_silent(
         thread.join()
     assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2 + [grpc.StatusCode.UNAVAILABLE] * 2
     assert hints == [1000] * 2 + [5000] * 2
+
+
+def test_calls_that_never_send_their_message_do_not_hold_the_server_for_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(over_grpc, "_MAX_AGE_MS", 1000)
+    monkeypatch.setattr(over_grpc, "_MAX_AGE_GRACE_MS", 100)
+    sink, over = MemorySink(), threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(TIMEOUT_S)
+        yield from ()
+
+    with (
+        Receiver(sink, check, http_port=0, grpc_port=0, limits=LIMITS) as receiver,
+        grpc.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as stalled,
+        grpc.insecure_channel(
+            f"127.0.0.1:{receiver.grpc_port}", [("grpc.use_local_subchannel_pool", 1)]
+        ) as channel,
+    ):
+        calls = [stalled.stream_unary(METHODS["traces"]).future(nothing()) for _ in range(10)]
+        time.sleep(0.2)
+        assert Served(sink, channel).export(GOOD) == b""
+        over.set()
+        assert len(calls) == 10
 
 
 def test_keys_and_quotas_are_those_of_http() -> None:

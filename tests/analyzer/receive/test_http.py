@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
@@ -69,6 +70,19 @@ def served(receiver: tuple[MemorySink, Receiver]) -> Iterator[Served]:
     good = export("traces", "afterwards").SerializeToString()
     assert send(running.http_port, "/v1/traces", good, PROTOBUF).status == 200
     assert sink.kept == [("traces", good)]
+
+
+def _drip(connection: socket.socket, data: bytes) -> float:
+    """Send byte after byte until the other side hangs up; return the seconds that took."""
+    started = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        for byte in data:
+            connection.sendall(bytes([byte]))
+            connection.settimeout(0.02)
+            with contextlib.suppress(TimeoutError):
+                if connection.recv(100) == b"":
+                    break
+    return time.monotonic() - started
 
 
 def _status(answer: Answer) -> Status:
@@ -233,6 +247,46 @@ class TestBadRequests:
         with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
             connection.sendall(head + b"content-length: 100\r\n\r\nabc")
             assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+    @pytest.mark.parametrize("start", [b"", b"POST /v1/tra", b"POST /v1/traces HTTP/1.1\r\nho"])
+    def test_whose_head_never_comes_lose_their_connection(
+        self, served: Served, start: bytes
+    ) -> None:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+            connection.sendall(start)
+            assert connection.recv(100) == b""
+
+    def test_that_come_drop_by_drop_lose_their_connection(self, served: Served) -> None:
+        whole = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 1000
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+            assert _drip(connection, whole) < 3
+
+    def test_that_go_on_drop_by_drop_after_their_refusal_lose_their_connection(
+        self, served: Served
+    ) -> None:
+        head = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: a/b\r\ncontent-length: 9999\r\n"
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+            connection.sendall(head + b"\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 415 ")
+            assert _drip(connection, b"x" * 1000) < 3
+
+    def test_with_a_head_without_end_are_refused(self, served: Served) -> None:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+            connection.sendall(b"POST /v1/traces HTTP/1.1\r\n" + b"x: yyyyyy\r\n" * 10_000)
+            assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+
+    def test_are_parsed_on_the_event_loop_only_when_small_unpacked(self) -> None:
+        threads: list[str] = []
+
+        def notice(signal: Signal, body: bytes, is_json: bool) -> tuple[bytes, int]:
+            threads.append(threading.current_thread().name.partition("_")[0])
+            return body, 1
+
+        with Receiver(MemorySink(), notice, http_port=0, grpc_port=0) as receiver:
+            for body in (b"x" * 1000, b"x" * 1_000_000):
+                headers = PROTOBUF | {"content-encoding": "gzip"}
+                send(receiver.http_port, "/v1/traces", gzip.compress(body), headers)
+        assert threads == ["llmobs-http", "llmobs-parse"]
 
     def test_whose_sender_hangs_up_leave_nothing_behind(self, served: Served) -> None:
         head = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\n"

@@ -54,6 +54,11 @@ def test_noise_is_refused_or_unpacked_but_nothing_else(noise: bytes, encoding: s
         assert len(unpack(noise, encoding, max_bytes=1000)) <= 1000
 
 
+def test_very_many_gzip_members_are_refused_at_once() -> None:
+    with pytest.raises(BadRequestError, match="members"):
+        unpack(gzip.compress(b"") * 500_000, "gzip", max_bytes=1 << 20)
+
+
 def test_something_behind_the_last_member_is_refused() -> None:
     with pytest.raises(BadRequestError):
         unpack(gzip.compress(b"x") + b"garbage", "gzip", max_bytes=1000)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,12 +100,36 @@ def test_after_three_failures_in_a_row_a_scorer_is_paused_and_then_tried_again()
     assert fake.n_calls == 6  # a success wipes the slate
 
 
-def test_verdicts_of_the_wrong_length_are_refused() -> None:
-    scores = stage(Fake("short", lambda _: Verdicts(np.ones(1), ["pass"], [""]))).score(
-        spans([chat("a"), chat("b")])
-    )
-    assert scores.columns == ()
-    assert "verdicts for 2 spans" in scores.failed["short"]
+@pytest.mark.parametrize(
+    ("values", "labels", "explanations", "reason"),
+    [
+        (np.ones(1), ["pass"] * 2, [""] * 2, "for 2 spans"),
+        (np.ones(2), ["pass"], [""] * 2, "for 2 spans"),
+        (np.ones((2, 1)), ["pass"] * 2, [""] * 2, "for 2 spans"),
+        (np.array([0.5, np.inf]), ["pass"] * 2, [""] * 2, "infinite"),
+        (np.ones(2), ["pass", None], [""] * 2, "no texts"),
+        (np.ones(2), ["pass"] * 2, ["", 3], "no texts"),
+        (["high", "low"], ["pass"] * 2, [""] * 2, "raised ValueError"),
+    ],
+)
+def test_verdicts_that_would_break_what_comes_after_are_refused(
+    values: Any, labels: Any, explanations: Any, reason: str
+) -> None:
+    odd = Fake("odd", lambda _: Verdicts(values, labels, explanations))
+    scores = stage(odd, Fake("good", ones)).score(spans([chat("a"), chat("b")]))
+    assert [column.name for column in scores.columns] == ["good"]
+    assert reason in scores.failed["odd"]
+
+
+def test_no_scorer_is_charged_for_the_features_that_all_share() -> None:
+    seen: list[bool] = []
+
+    def look(batch: ScoringInput) -> Verdicts:
+        seen.append("features" in vars(batch.distinct("input")))
+        return ones(batch)
+
+    stage(Fake("first", look)).score(spans([chat("a")]))
+    assert seen == [True]
 
 
 def test_a_text_is_judged_once_however_often_it_comes() -> None:

@@ -48,3 +48,11 @@ def test_bytes_that_are_no_whole_state_are_refused(cut: int) -> None:
     whole = pack({"x": np.arange(5.0)})
     with pytest.raises(ValueError):
         unpack(whole[:cut])
+
+
+@pytest.mark.parametrize("place", [3, 20, 40, -1])
+def test_a_state_with_one_wrong_byte_is_refused(place: int) -> None:
+    damaged = bytearray(pack({"x": np.arange(5.0)}))
+    damaged[place] ^= 1
+    with pytest.raises(ValueError, match="state"):
+        unpack(bytes(damaged))
