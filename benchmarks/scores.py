@@ -24,6 +24,7 @@ from llmobs.records import SpanBatch
 from tests.analyzer.score.spans import chat, spans
 
 _BATCH: Final = 256
+_TEST_DATA: Final = Path(__file__).parent.parent / "tests/measures/text/data"
 _SOURCES: Final = {
     "toxicity": ("toxicity_davidson", "toxicity_surge", "toxicity_wikipedia"),
     "injection": (
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path(__file__).parent.parent / "tests/measures/text/data",
+        default=_TEST_DATA,
         help="Folder of NAME.jsonl.gz files",
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object a line")
@@ -61,9 +62,8 @@ def speed(corpora: Corpora) -> list[dict[str, Any]]:
     pairs = [(row["query"], row["text"]) for row in corpora.rows("relevance_halueval")]
     prompts = [row["text"] for row in corpora.rows("benign_prompts")]
     long = [row["text"] for row in corpora.rows("injection_inthewild_jailbreaks")]
-    answers = [row["text"] for row in corpora.rows("refusal_xstest")]
     inputs = list(dict.fromkeys([*(q for q, _ in pairs), *prompts, *long]))[:4096]
-    replies = [*(answer for _, answer in pairs), *answers]
+    replies = [answer for _, answer in pairs]
     outputs = [f"{replies[i % len(replies)]} {i}" for i in range(len(inputs))]  # all different
     texts = [*inputs, *outputs]
     encoder = measures.TextEncoder.load()
@@ -130,6 +130,7 @@ def quality(corpora: Corpora) -> list[dict[str, Any]]:
                     "benign_flagged": float((plain >= head.threshold).mean()),
                 }
             )
+    rows.append(refusal_quality(benign))
     pairs = corpora.rows("relevance_halueval")
     values = measures.relevance([row["query"] for row in pairs], [row["text"] for row in pairs])
     labels = np.array([int(row["label"]) for row in pairs])
@@ -152,6 +153,23 @@ def quality(corpora: Corpora) -> list[dict[str, Any]]:
     )
     rows.append(pii_quality(corpora, benign))
     return rows
+
+
+def refusal_quality(benign: Sequence[str]) -> dict[str, Any]:
+    """Judge the refusals and answers that were written for the tests."""
+    lines = (_TEST_DATA / "refusals_written.jsonl").read_text(encoding="utf-8").splitlines()
+    written = [json.loads(line) for line in lines]
+    labels = np.array([row["label"] for row in written])
+    values = measures.refusal([row["text"] for row in written])
+    threshold = measures.load_head("refusal").threshold
+    return {
+        "what": "quality",
+        "scorer": "refusal",
+        "source": "refusals_written",
+        **binary(labels, values, values[labels == 0]),
+        "recall_at_threshold": float((values[labels == 1] >= threshold).mean()),
+        "benign_flagged": float((measures.refusal(benign) >= threshold).mean()),
+    }
 
 
 def pii_quality(corpora: Corpora, benign: Sequence[str]) -> dict[str, Any]:

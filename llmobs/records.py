@@ -435,7 +435,7 @@ class Alert:
 
     Attributes:
         id: Stable over the life of the alert.
-        key: Findings with the same key belong to one alert (monitor, service, feature).
+        key: Findings with the same key belong to one alert (monitor and place).
         severity: ``page`` wakes somebody, ``ticket`` waits for the morning.
         starts_at_ns: When the first finding was made.
         ends_at_ns: When it was resolved; None while firing.
@@ -450,6 +450,7 @@ class Alert:
     title: str
     message: str
     service: str
+    environment: str
     feature: str
     monitor: str
     starts_at_ns: int
@@ -477,6 +478,7 @@ class MonitorStatus:
     monitor: str
     kind: str
     service: str
+    environment: str
     feature: str
     state: Literal["learning", "watching", "alarm"]
     words: str

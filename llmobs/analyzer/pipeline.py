@@ -34,7 +34,7 @@ __all__ = ["Analysis", "Ingest", "Loop"]
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], int]
-COMMIT_EVERY_S: Final = 2.0
+COMMIT_EVERY_NS: Final = 2_000_000_000
 """Analysis is written down this often when it finds nothing: a crash repeats this much of it."""
 
 
@@ -119,14 +119,36 @@ class Analysis:
         clock: Clock = time.time_ns,
     ) -> None:
         self._store, self._state, self._clock, self._batch = store, state, clock, batch
-        self._scoring, self._metrics = scoring, metrics
-        self._monitors = _resume(state.monitor_state(), settings)
-        self._cursor = state.cursor()
-        store.drop_scores(self._cursor)  # of an analysis that was not committed
-        self._committed_ns = clock()
+        self._scoring, self._settings, self._metrics = scoring, settings, metrics
+        self._commit_every_ns = COMMIT_EVERY_NS
+        self._is_torn = False
+        self._resume()
 
     def step(self) -> int:
-        """Analyze the next spans and return how many there were."""
+        """Analyze the next spans and return how many there were.
+
+        When it raises, the next step begins again where the analysis was last committed.
+        """
+        if self._is_torn:
+            self._resume()
+        self._is_torn = True
+        n_spans = self._step()
+        self._is_torn = False
+        return n_spans
+
+    def close(self) -> None:
+        """Write down where the analysis stands."""
+        if not self._is_torn:
+            self._commit([], self._clock())
+
+    def _resume(self) -> None:
+        self._cursor = self._state.cursor()
+        self._store.drop_scores(self._cursor)  # of an analysis that was not committed
+        self._monitors = _restored(self._state.monitor_state(), self._settings)
+        self._committed_ns = self._clock()
+        self._is_torn = False
+
+    def _step(self) -> int:
         spans, events, cursor = self._store.read(self._cursor, self._batch)
         scores = self._scoring.score(spans)
         if cursor > self._cursor:
@@ -135,23 +157,21 @@ class Analysis:
         now_ns = self._clock()
         findings = self._monitors.observe(spans, scores, now_ns=now_ns)
         self._cursor = cursor
-        if findings or now_ns - self._committed_ns > COMMIT_EVERY_S * 1e9:
+        if findings or now_ns - self._committed_ns > self._commit_every_ns:
             self._commit(findings, now_ns)
         self._metrics.record(spans, scores, events)
         return len(spans)
-
-    def close(self) -> None:
-        """Write down where the analysis stands."""
-        self._commit([], self._clock())
 
     def _commit(self, findings: Sequence[Finding], now_ns: int) -> None:
         statuses = self._monitors.statuses(now_ns)
         self._state.commit(self._cursor, self._monitors.to_state(), findings, statuses)
         self._metrics.record_monitors(statuses, findings)
-        self._committed_ns = now_ns
+        self._committed_ns = self._clock()
+        # Many places make a large state: writing it never takes more than a small share.
+        self._commit_every_ns = max(COMMIT_EVERY_NS, 20 * (self._committed_ns - now_ns))
 
 
-def _resume(saved: bytes | None, settings: MonitorSettings) -> Monitors:
+def _restored(saved: bytes | None, settings: MonitorSettings) -> Monitors:
     if saved is None:
         return Monitors(settings)
     try:

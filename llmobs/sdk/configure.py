@@ -23,7 +23,7 @@ from llmobs import semconv
 from llmobs.errors import ConfigurationError
 from llmobs.sdk import runtime as process
 from llmobs.sdk.content import CONTENT_MODES, ContentMode
-from llmobs.sdk.export import Sender
+from llmobs.sdk.export import Sender, import_exporters
 from llmobs.sdk.foreign import ForeignEvents, ForeignSpans
 from llmobs.sdk.guarded import guarded, n_faults, report
 from llmobs.sdk.instrument import CAPTURE_VARIABLE, instrument
@@ -49,6 +49,7 @@ class _Process:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.sender: Sender | None = None
+        self.said: Mapping[str, object] = {}  # to `init`
         self.is_hooked = False
 
 
@@ -106,8 +107,9 @@ def init(
 ) -> None:
     """Begin to record. What is not given comes from the standard ``OTEL_*`` variables.
 
-    A second call changes nothing until `shutdown`. Call it after a tracer provider of your own,
-    whose resource and sampler are then used. ``OTEL_SDK_DISABLED=true`` makes it do nothing.
+    A second call changes nothing until `shutdown`, and warns where it says something else. Call it
+    after a tracer provider of your own, whose resource and sampler are then used.
+    ``OTEL_SDK_DISABLED=true`` makes it do nothing.
 
     Args:
         service: ``service.name``; else ``OTEL_SERVICE_NAME``.
@@ -142,8 +144,9 @@ def init(
         max_characters: Longest text that is sent.
 
     Raises:
-        ConfigurationError: An argument is not one of its values.
+        ConfigurationError: An argument is not one of its values, or the endpoint is no URL.
     """
+    said = dict(locals())
     _check(capture_content, protocol, names, sample_ratio, foreign)
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return
@@ -167,11 +170,17 @@ def init(
         max_characters=max_characters,
         foreign=foreign,
     )
+    if settings.protocol == "http/protobuf" and "://" not in (endpoint or "://"):
+        raise ConfigurationError(f"endpoint is {endpoint!r}; give a URL: http://{endpoint}")
     with _here.lock:
         if process.active is not None:
-            report("init again changes nothing")
+            with guarded("compare with the first init"):
+                others = sorted(name for name in said if said[name] != _here.said[name])
+                if others:
+                    report("init again changes nothing", differing=", ".join(others))
             return
         with guarded("init"):
+            import_exporters(settings.protocol)
             theirs = trace.get_tracer_provider()
             resource, sampler = _adopt(theirs, sample_ratio)
             own = {
@@ -179,13 +188,14 @@ def init(
                 semconv.DEPLOYMENT_ENVIRONMENT_NAME: environment,
                 **(resource_attributes or {}),
             }
-            said = {key: value for key, value in own.items() if value is not None}
-            resource = resource.merge(Resource(said))
+            known = {key: value for key, value in own.items() if value is not None}
+            resource = resource.merge(Resource(known))
             runtime = Runtime(settings, resource, sampler)
-            _here.sender = Sender(runtime)
-            _here.sender.start()
+            sender = Sender(runtime)
             _install(theirs, resource, sampler)
             _hook()
+            sender.start()  # last: what fails before leaves no thread behind
+            _here.sender, _here.said = sender, said
             process.active = runtime
     if instrument is not None and process.active is not None:
         _start_instrumentations(instrument, settings)
@@ -245,6 +255,8 @@ def _adopt(theirs: trace.TracerProvider, ratio: float | None) -> tuple[Resource,
 def _install(theirs: trace.TracerProvider, resource: Resource, sampler: Sampler) -> None:
     """Lead other instrumentations' spans and events through our queue, once per process."""
     if _here.is_hooked:
+        if isinstance(theirs, TracerProvider) and isinstance(theirs.sampler, RecordAll):
+            theirs.sampler.inner = sampler  # ours, from before a shutdown
         return
     if isinstance(theirs, TracerProvider):
         theirs.add_span_processor(ForeignSpans())

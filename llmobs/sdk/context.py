@@ -15,7 +15,7 @@ from opentelemetry.util.types import AnyValue
 
 from llmobs import semconv
 from llmobs.sdk import runtime as process
-from llmobs.sdk.content import freeze
+from llmobs.sdk.content import freeze, word
 from llmobs.sdk.guarded import guarded, report
 from llmobs.sdk.span import (
     LIVE_KEY,
@@ -156,10 +156,9 @@ class session:  # noqa: N801 - used as a statement: `with llmobs.session("s-1"):
         self._propagate = propagate
         self._tokens: list[Token[Context]] = []
         with guarded("read a session"):
-            names = [
-                None if said is None else str(said) for said in (session_id, user_id, feature)
-            ]
-            self._said = Session(*names, freeze(attributes)[0])
+            self._said = Session(
+                word(session_id), word(user_id), word(feature), freeze(attributes)[0]
+            )
 
     def __enter__(self) -> None:
         with guarded("begin a session"):

@@ -14,7 +14,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util.types import AnyValue
 
 from llmobs import semconv
-from llmobs.sdk.content import Redactor, characters, dump, to_messages, unpack
+from llmobs.sdk.content import Redactor, characters, dump, sendable, to_messages, unpack, word
 from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Place, Runtime
 from llmobs.sdk.span import OPERATIONS, Call, LiveSpan
@@ -118,23 +118,21 @@ def _answer(span: LiveSpan) -> Answer:
         answer = read_answer(unpack(span.output))
     if (usage := said.get("usage")) is not None and isinstance(usage, dict):
         answer.usage = read_usage(usage)
-    answer.model = _word(said.get("model")) or answer.model
-    answer.response_id = _word(said.get("response_id")) or answer.response_id
+    answer.model = word(said.get("model")) or answer.model
+    answer.response_id = word(said.get("response_id")) or answer.response_id
     reasons = said.get("finish_reason")
     if reasons:
-        answer.finish_reasons = [str(r) for r in (reasons if isinstance(reasons, list) else [reasons])]
+        answer.finish_reasons = [
+            str(r) for r in (reasons if isinstance(reasons, list) else [reasons])
+        ]
     return answer
-
-
-def _word(value: Any) -> str | None:
-    return None if value is None else str(value)
 
 
 def _add_model(
     attributes: dict[str, AnyValue], kind: str, span: LiveSpan, call: Call, answer: Answer
 ) -> None:
     said = span.updates or {}
-    provider = _word(said.get("provider")) or span.spec.provider or span.provider
+    provider = word(said.get("provider")) or span.spec.provider or span.provider
     if provider is None and kind != "retrieval":
         provider = semconv.PROVIDER_UNKNOWN
     if provider is not None:
@@ -381,13 +379,13 @@ def to_readable(described: Described, runtime: Runtime) -> ReadableSpan:
         context=span.get_span_context(),
         parent=_parent(span),
         resource=runtime.resource,
-        attributes=described.attributes,
+        attributes=sendable(described.attributes),
         events=[Event(name, facts, at_ns) for name, at_ns, facts in span.events or ()],
         links=[Link(context, facts) for context, facts in span.links or ()],
         kind=described.kind,
         status=Status(StatusCode.UNSET)
         if span.failure is None
-        else Status(StatusCode.ERROR, failure_message(span)),
+        else Status(StatusCode.ERROR, sendable(failure_message(span))),
         start_time=span.start_ns,
         end_time=span.end_ns,
         instrumentation_scope=SCOPE,

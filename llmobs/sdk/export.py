@@ -7,11 +7,13 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from http import HTTPStatus
+from importlib import import_module
 from time import monotonic, time_ns
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
@@ -26,6 +28,7 @@ from opentelemetry.trace import SpanKind
 
 from llmobs import semconv
 from llmobs.sdk.buffer import REQUEST_BYTES, Buffer, Item
+from llmobs.sdk.content import sendable
 from llmobs.sdk.describe import (
     SCOPE,
     Described,
@@ -37,12 +40,13 @@ from llmobs.sdk.describe import (
 from llmobs.sdk.foreign import EventItem, ForeignItem, scrubbed, scrubbed_event
 from llmobs.sdk.guarded import ExportThreadFilter, guarded, note_fault, report
 from llmobs.sdk.metrics import Metrics
-from llmobs.sdk.runtime import Runtime, Settings
+from llmobs.sdk.runtime import Protocol, Runtime, Settings
 from llmobs.sdk.span import LiveSpan
 from llmobs.sdk.wire import encode_request, encode_span
 
-__all__ = ["Sender"]
+__all__ = ["Sender", "import_exporters"]
 
+_T = TypeVar("_T")
 THREAD_NAME: Final = "llmobs-export"
 # What OTLP asks a sender to try again after; all else that is no success is a refusal, and the same
 # bytes would be refused again.
@@ -64,10 +68,43 @@ RETRY_PAUSE_S: Final = 1.0
 _FILTER: Final = ExportThreadFilter(THREAD_NAME)
 
 
+# Modules that the exporters import when they are made and at their first request.
+_IMPORTED_LATE: Final = {
+    "http/protobuf": (
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+        "opentelemetry.exporter.otlp.proto.http._log_exporter",
+        "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+        "requests",
+        "netrc",
+        "encodings.idna",
+        "urllib3.contrib.hface.protocols.http1._h11",  # of urllib3-future alone
+    ),
+    "grpc": (
+        "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
+        "opentelemetry.exporter.otlp.proto.grpc._log_exporter",
+        "opentelemetry.exporter.otlp.proto.grpc.metric_exporter",
+    ),
+}
+
+
+def import_exporters(protocol: Protocol) -> None:
+    """Import all that the sender needs, in the calling thread.
+
+    A fork while another thread imports leaves the module's lock held in the child for good: our
+    sender would wait for it there, and so would the application.
+    """
+    for name in _IMPORTED_LATE[protocol]:
+        with suppress(ImportError):  # what is needed and missing is told when it is used
+            import_module(name)
+
+
 class _Outcome(Enum):
+    """What became of a request; the value is the reason under which its items count as lost."""
+
     TAKEN = "taken"
     REFUSED = "refused"
     AWAY = "not_taken"
+    SICK = "not_describable"
 
 
 class _Exporters:
@@ -93,6 +130,26 @@ class _Exporters:
                 logging.getLogger(type(exporter).__module__).addFilter(_FILTER)
         for name in ("grpc.exporter", "common._internal"):  # the latter quotes content
             logging.getLogger(f"opentelemetry.exporter.otlp.proto.{name}").addFilter(_FILTER)
+
+    def export_spans(self, spans: Sequence[ReadableSpan]) -> _Outcome:
+        from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+        exporter, post = self.spans, self.post_spans
+        if post is not None:
+            return post(encode_spans(spans).SerializeToString())
+        if exporter is None:
+            return _Outcome.REFUSED
+        return _by_time(lambda: exporter.export(spans) is SpanExportResult.SUCCESS)
+
+    def export_events(self, events: Sequence[ReadableLogRecord]) -> _Outcome:
+        from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+
+        exporter, post = self.logs, self.post_events
+        if post is not None:
+            return post(encode_logs(events).SerializeToString())
+        if exporter is None:
+            return _Outcome.REFUSED
+        return _by_time(lambda: exporter.export(events) is LogRecordExportResult.SUCCESS)
 
     def shutdown(self) -> None:
         for exporter in (self.spans, self.logs, self.metrics):
@@ -120,6 +177,14 @@ def _door_for_bytes(exporter: object) -> Callable[[bytes], _Outcome] | None:
         return _Outcome.REFUSED
 
     return post
+
+
+def _by_time(export: Callable[[], bool]) -> _Outcome:
+    began_s = monotonic()
+    if export():
+        return _Outcome.TAKEN
+    is_refusal = monotonic() - began_s < REFUSED_WITHIN_S
+    return _Outcome.REFUSED if is_refusal else _Outcome.AWAY
 
 
 Makers = tuple[
@@ -162,10 +227,9 @@ def _grpc(settings: Settings) -> Makers:
 
 @dataclass(slots=True)
 class _Batch:
-    """Prepared for sending: our spans both as they are and as bytes, for either way out."""
+    """Prepared for sending: our spans as bytes too, where there is a door for them."""
 
-    described: list[Described] = field(default_factory=list)
-    encoded: list[bytes] = field(default_factory=list)
+    ours: list[tuple[LiveSpan, bytes]] = field(default_factory=list)
     spans: list[ReadableSpan] = field(default_factory=list)
     events: list[ReadableLogRecord] = field(default_factory=list)
 
@@ -180,16 +244,16 @@ def _encoded(described: Described) -> bytes:
     )
 
 
-def _requests(encoded: Sequence[bytes]) -> Iterator[list[bytes]]:
+def _requests(ours: Sequence[tuple[LiveSpan, bytes]]) -> Iterator[list[tuple[LiveSpan, bytes]]]:
     """Group encoded spans so that no request is larger than receivers take."""
-    group: list[bytes] = []
+    group: list[tuple[LiveSpan, bytes]] = []
     n_bytes = 0
-    for span in encoded:
-        if group and n_bytes + len(span) > REQUEST_BYTES:
+    for span, encoded in ours:
+        if group and n_bytes + len(encoded) > REQUEST_BYTES:
             yield group
             group, n_bytes = [], 0
-        group.append(span)
-        n_bytes += len(span)
+        group.append((span, encoded))
+        n_bytes += len(encoded)
     if group:
         yield group
 
@@ -294,17 +358,22 @@ class Sender:
         buffer = self._runtime.buffer
         if not len(buffer):
             return
-        exporters = self._exporters_now()  # where they can't be made, nothing is taken
+        self._exporters_now()  # where they can't be made, nothing is taken
         while items := buffer.take(self._runtime.settings.batch_size):
             batch = self._prepare(items)
-            self._send_described(batch, exporters)
-            self._send_spans(batch.spans, exporters)
-            self._send_events(batch.events, exporters)
-            for described in batch.described:
-                described.span.release()
+            for group in _requests(batch.ours):
+                self.n_spans += self._send(group, self._export_ours)
+            exporters = self._exporters_now()
+            if exporters.spans is not None:
+                self.n_spans += self._send(batch.spans, exporters.export_spans)
+            if exporters.logs is not None:
+                self.n_events += self._send(batch.events, exporters.export_events)
+            for item in items:
+                if isinstance(item, LiveSpan):
+                    item.release()
 
     def _exporters_now(self) -> _Exporters:
-        """Make the exporters when they are first needed: not while the application starts."""
+        """Make the exporters when they are first needed: gRPC's don't outlive a fork."""
         if self._exporters is None:
             self._exporters = _Exporters(self._runtime.settings)
         return self._exporters
@@ -326,11 +395,11 @@ class Sender:
             if item.is_sampled:
                 events = _events(described, self._runtime)
                 put_content(described, settings.content_place)
-                batch.encoded.append(_encoded(described))
-                batch.described.append(described)
+                if self._exporters_now().post_spans is None:
+                    batch.spans.append(to_readable(described, self._runtime))
+                else:
+                    batch.ours.append((item, _encoded(described)))
                 batch.events += events
-            else:
-                item.release()
         elif isinstance(item, ForeignItem):
             span = item.span
             duration_s = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
@@ -353,23 +422,23 @@ class Sender:
                 agent_calls=calls,
             )
 
-    def _send_described(self, batch: _Batch, exporters: _Exporters) -> None:
-        """Send our spans: as bytes where there is a door for them, else as objects."""
-        post = exporters.post_spans
-        if post is None:
-            self._send_spans([to_readable(d, self._runtime) for d in batch.described], exporters)
-            return
-        for group in _requests(batch.encoded):
-            request = encode_request(group, self._runtime.resource, SCOPE)
-            self.n_spans += self._try(lambda request=request: post(request), len(group))
+    def _export_ours(self, ours: Sequence[tuple[LiveSpan, bytes]]) -> _Outcome:
+        exporters = self._exporters_now()
+        if exporters.post_spans is not None:
+            request = encode_request(
+                (encoded for _, encoded in ours), self._runtime.resource, SCOPE
+            )
+            try:
+                return exporters.post_spans(request)
+            except (AttributeError, TypeError) as error:  # not the door that we know
+                note_fault("post encoded spans", type(error))
+                exporters.post_spans = None
+        return exporters.export_spans([self._readable(span) for span, _ in ours])
 
-    def _send_spans(self, spans: list[ReadableSpan], exporters: _Exporters) -> None:
-        if spans and exporters.spans is not None:
-            self.n_spans += self._send_each(spans, exporters.export_spans)
-
-    def _send_events(self, events: list[ReadableLogRecord], exporters: _Exporters) -> None:
-        if events and exporters.logs is not None:
-            self.n_events += self._send_each(events, exporters.export_events)
+    def _readable(self, span: LiveSpan) -> ReadableSpan:
+        described = describe(span, self._runtime)
+        put_content(described, self._runtime.settings.content_place)
+        return to_readable(described, self._runtime)
 
     def _send_metrics(self) -> None:
         self._metrics_due_s = monotonic() + self._runtime.settings.metric_interval_s
@@ -377,31 +446,44 @@ class Sender:
         if data is None:
             return
         exporter = self._exporters_now().metrics
-        # Cumulative: what fails now is in the next.
-        if exporter is not None and exporter.export(data) is not MetricExportResult.SUCCESS:
+        if exporter is None or exporter.export(data) is MetricExportResult.SUCCESS:
+            self._metrics.taken()
+        else:
             report("metrics not taken")
 
-    def _try(self, export: Callable[[], bool], n_items: int) -> int:
-        """Export a batch, over and over while the receiver is away; return how many were taken.
+    def _send(self, items: Sequence[_T], export: Callable[[Sequence[_T]], _Outcome]) -> int:
+        """Export items; return how many were taken, and count the others by what became of them.
+
+        Where their encoding fails they go one by one: a sick one harms no other.
+        """
+        if not items:
+            return 0
+        try:
+            outcome = self._insist(lambda: export(items))
+        except Exception as error:  # someone else's code
+            note_fault("export", type(error))
+            if len(items) > 1:
+                return sum(self._send([item], export) for item in items)
+            outcome = _Outcome.SICK
+        if outcome is _Outcome.TAKEN:
+            return len(items)
+        self._runtime.buffer.drop(outcome.value, len(items))
+        return 0
+
+    def _insist(self, export: Callable[[], _Outcome]) -> _Outcome:
+        """Export over and over while the receiver is away.
 
         Meanwhile the buffer fills, and drops what finds no room.
         """
         give_up_s = monotonic() + self._runtime.settings.retry_s
         while True:
-            began_s = monotonic()
-            taken = False
-            with guarded("export"):  # someone else's code
-                taken = export()
-            if taken:
-                return n_items
-            if monotonic() - began_s < REFUSED_WITHIN_S and not self._is_closing:
-                reason = "refused"
-            elif self._is_closing or monotonic() >= give_up_s:
-                reason = "not_taken"
-            else:
-                continue
-            self._runtime.buffer.drop(reason, n_items)
-            return 0
+            outcome = export()
+            is_last = self._is_closing.is_set() or monotonic() >= give_up_s
+            if outcome is not _Outcome.AWAY or is_last:
+                return outcome
+            report("receiver is away")
+            self._runtime.buffer.report_losses()
+            self._is_closing.wait(RETRY_PAUSE_S)
 
 
 def event_record(
@@ -420,7 +502,7 @@ def event_record(
         context=context,
         severity_number=severity,
         severity_text=None if severity is None else severity.name,
-        attributes=attributes,
+        attributes=sendable(attributes),
         event_name=name,
     )
     return ReadableLogRecord(record, runtime.resource, SCOPE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
@@ -17,11 +17,11 @@ from opentelemetry.util.types import AnyValue
 
 from llmobs import semconv
 from llmobs.sdk import runtime as process
-from llmobs.sdk.content import Redactor
+from llmobs.sdk.content import Redactor, sendable
 from llmobs.sdk.context import session_of
 from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Settings
-from llmobs.sdk.span import LIVE_KEY, LiveSpan, Session
+from llmobs.sdk.span import LIVE_KEY, Kind, LiveSpan, Session
 
 __all__ = [
     "EventItem",
@@ -64,7 +64,7 @@ _MESSAGES: Final = frozenset(
         semconv.GEN_AI_SYSTEM_INSTRUCTIONS,
     }
 )
-_LLM_KINDS: Final[Mapping[str, Mapping[str, Literal["chat", "embeddings"]]]] = {
+_LLM_KINDS: Final[Mapping[str, Mapping[str, Kind]]] = {
     "openinference.span.kind": {"LLM": "chat", "EMBEDDING": "embeddings"},
     "llm.request.type": {"chat": "chat", "completion": "chat", "embedding": "embeddings"},
 }
@@ -181,7 +181,7 @@ def _live_of(context: Context | None) -> LiveSpan | None:
     return live if isinstance(live, LiveSpan) else None
 
 
-def _model_kind(attributes: Mapping[str, Any]) -> Literal["chat", "embeddings"] | None:
+def _model_kind(attributes: Mapping[str, Any]) -> Kind | None:
     """Return which of our kinds a span of a model's call would be, None of any other span."""
     operation = attributes.get(semconv.GEN_AI_OPERATION_NAME)
     if operation in semconv.INFERENCE_OPERATIONS:
@@ -253,7 +253,8 @@ def _scrub(attributes: Mapping[str, Any] | None, settings: Settings) -> dict[str
         if _HEADERS.match(name):
             continue
         if not _CONTENT.match(name):
-            kept[name] = value
+            kept[name] = sendable(value)
         elif masked or settings.content == "full":
-            kept[name] = redactor.apply(value, masked=masked, is_messages=name in _MESSAGES)
+            text = redactor.apply(value, masked=masked, is_messages=name in _MESSAGES)
+            kept[name] = sendable(text)
     return kept

@@ -192,7 +192,13 @@ class Metrics:
         preference = os.environ.get(OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE, "")
         # Without up-down counters, "lowmemory" and "delta" are the same here.
         self._is_delta = preference.strip().lower() in {"delta", "lowmemory"}
-        self._since_ns = time_ns()
+        self._since_ns = self._collected_ns = time_ns()
+
+    def taken(self) -> None:
+        """Note that what was collected last has arrived; what has not is in the next."""
+        if self._is_delta:
+            self._series = {}
+            self._since_ns = self._collected_ns
 
     def observe(
         self,
@@ -284,7 +290,8 @@ class Metrics:
     def collect(self, resource: Resource, scope: InstrumentationScope) -> MetricsData | None:
         """Return all series as of now, None where there is none.
 
-        Cumulative, unless ``OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`` asks for deltas.
+        Cumulative, unless ``OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`` asks for deltas:
+        then since the last that `taken` was told of.
         """
         if not self._series:
             return None
@@ -293,9 +300,7 @@ class Metrics:
             _metric(instrument, series, self._since_ns, now_ns, self._is_delta)
             for instrument, series in self._series.items()
         ]
-        if self._is_delta:
-            self._series = {}
-            self._since_ns = now_ns
+        self._collected_ns = now_ns
         url = scope.schema_url or ""
         return MetricsData([ResourceMetrics(resource, [ScopeMetrics(scope, metrics, url)], "")])
 

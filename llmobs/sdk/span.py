@@ -288,19 +288,24 @@ class LiveSpan(trace.Span):
         self.failure = Failure.of(error, self.settings.max_characters + 1 if may_leave else 0)
         self.size += len(self.failure.message)
 
-    def mark_model_child(self, kind: Literal["chat", "embeddings"]) -> None:
+    def mark_model_child(self, kind: Kind) -> None:
         """Note a span of a model's call below this one, by us or by an instrumented client.
 
         A span of the same kind around it, be it with workflows between, only wraps that call: it
         steps back, else every token would count twice.
+
+        Args:
+            kind: Of the call: ``chat`` or ``embeddings``.
         """
         wrapper: LiveSpan | None = self
         while wrapper is not None and wrapper.spec.kind == "workflow":
             wrapper = wrapper.outer
         agent = self.nearest_agent
         is_counted = False
-        if wrapper is not None and wrapper.spec.kind == kind and not (
-            wrapper.has_model_child or wrapper.end_ns
+        if (
+            wrapper is not None
+            and wrapper.spec.kind == kind
+            and not (wrapper.has_model_child or wrapper.end_ns)
         ):
             wrapper.has_model_child = True
             is_counted = wrapper.agent is agent  # the agent has counted the wrapper as its call
@@ -433,7 +438,7 @@ def open_span(
     if isinstance(enclosing, LiveSpan):
         span.outer = enclosing
         span.agent = enclosing.nearest_agent
-        if spec.kind == "chat" or spec.kind == "embeddings":
+        if spec.kind in {"chat", "embeddings"}:
             enclosing.mark_model_child(spec.kind)
         elif spec.kind == "tool" and span.agent is not None:
             span.agent.n_tool_calls += 1

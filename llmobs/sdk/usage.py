@@ -67,8 +67,9 @@ def provider_of_module(module: str) -> str | None:
 def _count(data: Data, *names: str) -> int | None:
     for name in names:
         value = data.get(name)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if is_number and 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        if 0 <= value < math.inf:
             return int(value)
     return None
 
@@ -141,16 +142,20 @@ def _usage_of_gemini(data: Data) -> Usage | None:
 
 
 def _usage_inclusive(data: Data) -> Usage:
-    of_input = _map(data, "prompt_tokens_details", "input_tokens_details")
-    of_output = _map(data, "completion_tokens_details", "output_tokens_details")
+    # Of OpenAI's two interfaces, then of LangChain.
+    of_input = _map(data, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    of_output = _map(
+        data, "completion_tokens_details", "output_tokens_details", "output_token_details"
+    )
     read = _count(data, "cache_read_tokens")
+    write = _count(data, "cache_write_tokens")
     reasoning = _count(data, "reasoning_tokens")
     return Usage(
         _count(data, "input_tokens", "prompt_tokens", "inputTokens", "prompt_eval_count"),
         _count(data, "output_tokens", "completion_tokens", "outputTokens", "eval_count"),
-        _count(of_input, "cached_tokens") if read is None else read,
-        _count(data, "cache_write_tokens"),
-        _count(of_output, "reasoning_tokens") if reasoning is None else reasoning,
+        _count(of_input, "cached_tokens", "cache_read") if read is None else read,
+        _count(of_input, "cache_creation") if write is None else write,
+        _count(of_output, "reasoning_tokens", "reasoning") if reasoning is None else reasoning,
     )
 
 

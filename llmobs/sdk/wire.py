@@ -63,9 +63,7 @@ def _value(value: Any) -> bytes:
         return _framed(b"\x0a", _text(value))
     if kind is bool:
         return b"\x10\x01" if value else b"\x10\x00"
-    if kind is int:
-        if not -(2**63) <= value < 2**63:  # no integer of OTLP's; cut to 64 bits it were another
-            return _value(float(value)) if value.bit_length() < 1024 else _value("<int>")
+    if kind is int and -(2**63) <= value < 2**63:
         return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
     if kind is float:
         return b"\x21" + _DOUBLE(value)
@@ -82,7 +80,10 @@ def _other_value(value: Any) -> bytes:
     if isinstance(value, str):
         return _value(str(value))
     if isinstance(value, int):
-        return _value(int(value))
+        if -(2**63) <= value < 2**63:
+            return _value(int(value))
+        # OTLP has no such integer, and 64 bits of it were another number.
+        return _value(float(value)) if value.bit_length() < 1024 else _value("<int>")
     if isinstance(value, float):
         return _value(float(value))
     if isinstance(value, bytes):

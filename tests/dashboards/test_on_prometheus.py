@@ -86,7 +86,21 @@ def thumbs() -> EventBatch:
 
 def status(kind: str) -> MonitorStatus:
     return MonitorStatus(
-        f"{kind}.topic", kind, "shop", "answers", "watching", "", 2.0, 9.2, None, None, "", 9, 9, ()
+        f"{kind}.topic",
+        kind,
+        "shop",
+        "prod",
+        "answers",
+        "watching",
+        "",
+        2.0,
+        9.2,
+        None,
+        None,
+        "",
+        9,
+        9,
+        (),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import time
 import types
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llmobs
-from llmobs.sdk.content import MAX_NODES, Redactor, freeze, pack, to_messages, unpack
+from llmobs.sdk.content import MAX_NODES, Redactor, dump, freeze, pack, to_messages, unpack
 from tests.sdk.conftest import Start
 
 plain = st.recursive(
@@ -273,3 +274,59 @@ def test_long_texts_are_cut_and_say_so(start: Start) -> None:
     a = otlp.spans[0].attributes
     assert a["llmobs.content.truncated"] is True
     assert "x" * 101 not in a["gen_ai.input.messages"]
+
+
+def test_the_users_own_fields_are_masked_whatever_their_names(start: Start) -> None:
+    otlp = start(capture_content="redacted", redact=lambda text: text.replace("Jo", "X"))
+
+    @llmobs.observe(kind="tool")
+    def find(id: str, by: dict[str, int]) -> dict[str, str]:  # noqa: A002
+        return {"type": "Jo jo@shop.example", "role": "Jo"}
+
+    @llmobs.observe(kind="chat", model="m")
+    def ask(messages: list[dict[str, Any]]) -> dict[str, Any]:
+        call = {"name": "find", "arguments": {"id": "Jo"}}
+        return {"role": "assistant", "content": None, "tool_calls": [{"function": call}]}
+
+    find("Jo jo@shop.example", {"jo@shop.example": 1})
+    ask([{"role": "user", "content": "Jo"}])
+    llmobs.flush(10)
+    everything = b"".join(otlp.bodies("/v1/traces"))
+    assert b"Jo" not in everything
+    assert b"jo@shop" not in everything
+    assert otlp.span("chat m").attributes["gen_ai.input.messages"].startswith('[{"role": "user"')
+
+
+def test_a_secret_that_lies_across_the_cut_leaves_in_no_part() -> None:
+    redactor = Redactor(20)
+    assert redactor.mask("reach me at jo.doe.of.sales@shop.example") == "reach me at [EMAIL]"
+    assert redactor.truncated
+    assert len(Redactor(10, lambda text: text * 3).mask("abcdefgh")) == 10
+
+
+@pytest.mark.parametrize("piece", ["-eyJ", "a.", "@a.-", "1 ", "-----BEGIN ", "sk-", "eyJa."])
+def test_no_text_makes_masking_slow(piece: str) -> None:
+    text = piece * (100_000 // len(piece))
+    began = time.process_time()
+    Redactor(100_000).mask(text)
+    assert time.process_time() - began < 0.5
+
+
+def test_bytes_within_messages_are_not_sent(start: Start) -> None:
+    otlp = start()
+
+    @llmobs.observe(kind="chat", model="m")
+    def ask(messages: list[Any]) -> list[Any]:
+        return messages
+
+    ask([{"role": "user", "parts": [{"inline_data": {"mime_type": "image/png", "data": b"PIX"}}]}])
+    ask([{"role": "user", "content": [{"blob": bytearray(b"PIX"), "odd": {1j, "a"}}]}])
+    llmobs.flush(10)
+    everything = b"".join(otlp.bodies("/v1/traces"))
+    assert b"PIX" not in everything
+    assert b"<3 bytes>" in everything
+    assert len(otlp.spans) == 2
+
+
+def test_numbers_that_json_cannot_say_become_texts() -> None:
+    assert json.loads(dump({"a": [float("nan"), 10**5000, 1]})) == {"a": ["nan", "<int>", 1]}

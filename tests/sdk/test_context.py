@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 
 import pytest
 from opentelemetry import baggage, context, propagate, trace
 
 import llmobs
 from llmobs.errors import ConfigurationError
+from llmobs.sdk import configure
 from tests.sdk.conftest import Start
 from tests.sdk.receiver import Receiver
 
@@ -245,6 +247,89 @@ def test_init_is_idempotent_and_shutdown_is_too(start: Start) -> None:
 def test_wrong_arguments_are_told() -> None:
     with pytest.raises(ConfigurationError, match="capture_content"):
         llmobs.init(capture_content="all")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="http://localhost:4318"):
+        llmobs.init(endpoint="localhost:4318")
     with pytest.raises(ConfigurationError, match="sample_ratio"):
         llmobs.init(sample_ratio=2)
     assert not llmobs.status().active
+
+
+def test_one_session_object_serves_many_tasks(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    otlp = start()
+    shared = llmobs.session("shared")
+
+    async def task(number: int) -> None:
+        with shared:
+            await asyncio.sleep(0.001 * (number + 1))
+            ask("in")
+        await asyncio.sleep(0)
+        ask("out")
+
+    async def main() -> None:
+        await asyncio.gather(*map(task, range(4)))
+
+    asyncio.run(main())
+    llmobs.flush(10)
+    for span in otlp.spans:
+        is_inside = '"in"' in span.attributes["gen_ai.input.messages"]
+        assert span.attributes.get("session.id") == ("shared" if is_inside else None)
+    assert len(otlp.spans) == 8
+    assert "detach" not in caplog.text
+
+
+def test_what_a_session_is_given_is_read_at_once_and_becomes_texts(start: Start) -> None:
+    otlp = start(capture_content="redacted")
+    tags = {"mail": "jo@x.org"}
+    session = llmobs.session(7, uuid.UUID(int=5), tags=tags)  # type: ignore[arg-type]
+    tags["late"] = "x"
+    with session:
+        ask("x")
+    llmobs.flush(10)
+    a = otlp.spans[0].attributes
+    assert (a["session.id"], a["user.id"]) == ("7", str(uuid.UUID(int=5)))
+    assert a["tags"] == {"mail": "[EMAIL]"}
+
+
+def test_a_ratio_keeps_other_vendors_trace_state(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "1.0")
+    otlp = start()
+    carrier = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "tracestate": "v=1,ot=th:c"}
+    token = context.attach(propagate.extract(carrier))
+    ask("x")
+    context.detach(token)
+    llmobs.flush(10)
+    assert otlp.spans[0].trace_state == "ot=th:0,v=1"
+
+
+def test_a_second_init_says_what_it_does_not_change(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    otlp = start(headers={"authorization": "Bearer needle"})
+    start(headers={"authorization": "Bearer needle"})
+    assert "init again" not in caplog.text
+    start(headers={"authorization": "Bearer thread"}, environment="prod")
+    (record,) = [r for r in caplog.records if r.message == "init again changes nothing"]
+    assert record.__dict__["differing"] == "environment, headers"
+    assert llmobs.flush(10)
+    ask("x")
+    assert llmobs.flush(10)
+    assert "deployment.environment.name" not in otlp.spans[0].resource
+    assert {"Bearer needle"} == {headers["Authorization"] for _, _, headers in otlp.requests}
+    assert "needle" not in repr(configure._here.sender._runtime.settings)  # type: ignore[union-attr]
+
+
+def test_a_span_of_an_unknown_kind_is_told_and_kept(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    otlp = start()
+    with llmobs.span("tol", name="x", attributes={"a": 1, 2: 3}):  # type: ignore[arg-type,dict-item]
+        pass
+    llmobs.flush(10)
+    assert otlp.spans[0].name == "invoke_workflow x"
+    assert otlp.spans[0].attributes["a"] == 1
+    assert "unknown kind" in caplog.text

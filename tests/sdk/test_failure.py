@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import logging
 import socket
+import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 import llmobs
+from llmobs.sdk import configure, export
 from tests.sdk.conftest import Start
 from tests.sdk.receiver import Receiver
 
@@ -142,3 +147,95 @@ def test_a_batch_is_no_larger_than_receivers_take(start: Start) -> None:
     assert llmobs.flush(20)
     assert len(otlp.spans) == 30
     assert max(len(body) for body in otlp.bodies("/v1/traces")) < 8_000_000
+
+
+def test_an_outage_is_none_the_less_where_a_try_may_take_little_time(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
+    otlp = start(export_interval_s=0.02)
+    otlp.mode = 503
+    ask(PROMPT)
+    llmobs.feedback(1, session_id="s")
+    assert otlp.arrived.wait(5)
+    time.sleep(0.5)
+    otlp.mode = "ok"
+    otlp.wait_for_spans(1)
+    assert llmobs.flush(5)
+    assert len(otlp.events) == 1
+    assert llmobs.status().dropped == {}
+
+
+@pytest.mark.parametrize("answer", [None, object()])
+def test_a_door_for_bytes_that_is_another_than_we_know_is_gone_around(
+    start: Start, answer: object
+) -> None:
+    otlp = start()
+    sender = configure._here.sender
+    assert sender is not None
+    exporters = sender._exporters_now()
+    if answer is None:
+        exporters.post_spans = exporters.post_events = None
+    else:
+        exporters.post_spans = export._door_for_bytes(
+            SimpleNamespace(_client=SimpleNamespace(export=lambda data: answer))
+        )
+        exporters.spans = OTLPSpanExporter(endpoint=f"{otlp.url}/v1/traces")
+    ask(PROMPT)
+    ask("a\ud800")
+    llmobs.feedback(1, session_id="s")
+    assert llmobs.flush(5)
+    assert len(otlp.spans) == 2
+    assert otlp.spans[1].attributes["gen_ai.output.messages"]
+    assert llmobs.status().exported == 2
+    assert len(otlp.events) == 1
+
+
+def test_the_installed_exporter_has_the_door_for_bytes(start: Start) -> None:
+    start()
+    sender = configure._here.sender
+    assert sender is not None
+    assert sender._exporters_now().post_spans is not None
+
+
+def test_what_is_lost_is_counted_by_all_threads_and_said_by_none_of_them(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    otlp = start(queue_capacity=10)
+    otlp.mode = "deaf"
+    ask(PROMPT)
+    assert otlp.arrived.wait(5)
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [
+            threading.Thread(target=lambda: [ask("x") for _ in range(500)], name="application")
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval_s)
+    status = llmobs.status()
+    assert status.recorded == 4_001
+    assert status.waiting + status.dropped["queue_full"] + 1 == 4_001
+    assert "application" not in {record.threadName for record in caplog.records}
+
+
+def test_a_queue_smaller_than_a_batch_is_emptied_before_it_is_full(start: Start) -> None:
+    otlp = start(queue_capacity=20, export_interval_s=30.0)
+    for _ in range(15):
+        ask("x")
+    otlp.wait_for_spans(10, timeout_s=5)
+    assert llmobs.status().dropped == {}
+
+
+def test_texts_of_many_bytes_a_character_do_not_make_requests_larger(start: Start) -> None:
+    otlp = start(max_characters=1_000_000)
+    for _ in range(12):
+        ask("\u7af9" * 450_000)
+    assert llmobs.flush(20)
+    assert len(otlp.spans) == 12
+    assert max(len(body) for body in otlp.bodies("/v1/traces")) < 3_500_000

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from opentelemetry import trace
-from opentelemetry._logs import get_logger
+from opentelemetry._logs import LogRecord, get_logger
 
 import llmobs
 from tests.sdk.conftest import Start
@@ -145,14 +145,92 @@ def test_our_own_requests_are_not_traced(start: Start) -> None:
     seen: list[object] = []
     sender = configure._here.sender
     assert sender is not None
-    inner: Callable[..., None] = sender._send_events
+    inner: Callable[..., int] = sender._send
 
-    def spy(events: list[object]) -> None:
+    def spy(items: list[object], export: object) -> int:
         seen.append(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
-        inner(events)
+        return inner(items, export)
 
-    sender._send_events = spy  # type: ignore[assignment, method-assign]
+    sender._send = spy  # type: ignore[assignment, method-assign]
     instrumented_client("x")
     llmobs.flush(10)
-    assert seen == [True]
+    assert seen == [True, True]  # spans and events
     assert len(otlp.spans) == 1
+
+
+def test_an_events_body_holds_no_more_content_than_ours_and_stays_with_its_owner(
+    start: Start,
+) -> None:
+    otlp = start(capture_content="redacted")
+    record = LogRecord(
+        event_name="gen_ai.user.message",
+        body={"content": "mail jo@shop.example", "role": "user"},
+        attributes={"gen_ai.input.messages": "jo@shop.example"},
+    )
+    get_logger("x").emit(record)
+    llmobs.flush(10)
+    llmobs.shutdown(10)
+    llmobs.init("shop", endpoint=otlp.url, capture_content="metadata")
+    get_logger("x").emit(record)
+    llmobs.flush(10)
+    everything = b"".join(otlp.bodies("/v1/logs"))
+    assert b"jo@shop" not in everything
+    assert everything.count(b"mail [EMAIL]") == 1
+    # The application's own processors have the same record.
+    assert record.body == {"content": "mail jo@shop.example", "role": "user"}
+    assert record.attributes == {"gen_ai.input.messages": "jo@shop.example"}
+
+
+def test_large_foreign_events_count_by_their_size(start: Start) -> None:
+    otlp = start(queue_capacity_bytes=1_000_000)
+    otlp.mode = "deaf"
+    for _ in range(100):
+        get_logger("x").emit(event_name="gen_ai.x", body={"parts": [{"content": "x" * 100_000}]})
+    assert llmobs.status().waiting < 20
+
+
+def test_a_foreign_event_that_no_encoder_takes_harms_no_other(start: Start) -> None:
+    otlp = start()
+    for number in range(3):
+        get_logger("x").emit(event_name="gen_ai.x", body=number if number != 1 else 2**70)
+    llmobs.flush(10)
+    assert len(otlp.events) == 2
+    assert llmobs.status().dropped == {"not_describable": 1}
+
+
+def test_headers_leave_in_no_mode(start: Start) -> None:
+    otlp = start()
+    with trace.get_tracer("x").start_as_current_span("a") as span:
+        span.set_attributes({"gen_ai.headers": "x-api-key: needle", "llm.headers": "needle"})
+    llmobs.flush(10)
+    assert len(otlp.spans) == 0 or b"needle" not in otlp.bodies("/v1/traces")[0]
+    with trace.get_tracer("x").start_as_current_span("b") as span:
+        span.set_attributes({"gen_ai.operation.name": "chat", "llm.headers": "needle"})
+    llmobs.flush(10)
+    assert otlp.span("b")
+    assert b"needle" not in b"".join(otlp.bodies("/v1/traces"))
+
+
+def test_an_embedding_around_an_instrumented_client_steps_back(start: Start) -> None:
+    otlp = start()
+
+    @llmobs.observe(kind="embeddings", model="e", provider="openai")
+    def embed(text: str) -> dict[str, object]:
+        attributes = {"gen_ai.operation.name": "embeddings"}
+        with trace.get_tracer("x").start_as_current_span("embeddings e", attributes=attributes):
+            return {"embedding": [0.0], "usage": {"input_tokens": 3}}
+
+    embed("x")
+    llmobs.flush(10)
+    assert "gen_ai.usage.input_tokens" not in otlp.span("invoke_workflow embed").attributes
+    assert otlp.point("gen_ai.client.operation.duration").count == 1
+
+
+def test_a_later_init_samples_foreign_traces_too(start: Start) -> None:
+    start()
+    llmobs.shutdown(5)
+    otlp = start(sample_ratio=0.0)
+    instrumented_client("x")
+    llmobs.flush(10)
+    assert otlp.spans == []
+    assert otlp.point("gen_ai.client.inference.duration").count == 1

@@ -103,3 +103,29 @@ def test_deltas_are_sent_where_the_environment_asks(
     ask("x")
     llmobs.flush(10)
     assert otlp.point("gen_ai.client.inference.duration").count == 1
+
+
+def test_deltas_that_do_not_arrive_are_in_the_next(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta")
+    otlp = start()
+    ask("x")
+    otlp.mode = 400
+    llmobs.flush(10)
+    otlp.mode = "ok"
+    ask("x")
+    llmobs.flush(10)
+    assert otlp.point("gen_ai.client.inference.duration").count == 2
+
+
+def test_a_label_that_is_none_costs_no_span(start: Start) -> None:
+    otlp = start()
+
+    @llmobs.observe(kind="chat", model="m", attributes={"server.address": ["a"]})
+    def odd(prompt: str) -> str:
+        return prompt
+
+    odd("x")
+    llmobs.flush(10)
+    assert [span.name for span in otlp.spans] == ["chat m"]

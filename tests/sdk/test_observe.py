@@ -8,7 +8,9 @@ import gc
 import inspect
 import json
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -690,3 +692,238 @@ def test_wrong_use_is_told_at_decoration() -> None:
         llmobs.observe(capture_content="some")  # type: ignore[call-overload]
     with pytest.raises(ConfigurationError, match="class"):
         llmobs.observe(Client)
+
+
+class NotGiven:
+    """As the clients of providers mark what was not said."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@dataclass
+class Sly:
+    """Answers for itself to whoever asks for what it hasn't got."""
+
+    text: str = "x"
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def nested(depth: int) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "result"),
+    [
+        ({"temperature": NotGiven(), "max_tokens": NotGiven(), "model": NotGiven()}, "y"),
+        ({"temperature": "warm", "max_tokens": float("inf")}, "y"),
+        ({}, {"content": "y", "tool_calls": 2, "usage": {"input_tokens": float("inf")}}),
+        ({"prompt": [Sly()]}, "y"),
+        ({"prompt": nested(1500)}, "y"),
+        ({"prompt": [10**5000]}, "y"),
+        ({"prompt": "a\ud800b\0"}, "y\udfff"),
+    ],
+)
+def test_odd_arguments_and_results_cost_no_span(
+    start: Start, arguments: dict[str, Any], result: Any
+) -> None:
+    otlp = start()
+
+    @llmobs.observe(kind="chat")
+    def ask(
+        prompt: Any = "p", model: Any = "m", temperature: Any = 0.5, max_tokens: Any = 7
+    ) -> Any:
+        return result
+
+    assert ask(**arguments) == result
+    assert llmobs.flush(10)
+    a = only(otlp).attributes
+    assert a["gen_ai.output.messages"]
+    for name in ("temperature", "max_tokens"):
+        assert (f"gen_ai.request.{name}" in a) is (name not in arguments)
+    assert a.get("gen_ai.request.model") == (None if "model" in arguments else "m")
+
+
+def test_closing_from_another_context_is_silent_and_ends_the_span(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    otlp = start()
+
+    @llmobs.observe
+    async def hang() -> None:
+        with llmobs.session("s-1"):
+            await asyncio.Event().wait()
+
+    @llmobs.observe
+    async def stream() -> AsyncIterator[int]:
+        with llmobs.session("s-2"), llmobs.span("tool", name="inner"):
+            yield 1
+            yield 2
+
+    async def main() -> asyncio.Task[None]:
+        task = asyncio.create_task(hang())
+        pieces = stream()
+        assert await anext(pieces) == 1
+        del pieces
+        gc.collect()
+        await asyncio.sleep(0.01)
+        return task
+
+    loop = asyncio.new_event_loop()
+    task = loop.run_until_complete(main())
+    loop.close()
+    del task
+    gc.collect()
+    llmobs.flush(10)
+    names = ["execute_tool inner", "invoke_workflow hang", "invoke_workflow stream"]
+    assert sorted(span.name for span in otlp.spans) == names
+    assert "detach" not in caplog.text
+
+
+def test_a_generator_closed_in_another_thread_ends_its_span(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    otlp = start()
+
+    @llmobs.observe
+    def stream() -> Iterator[int]:
+        with llmobs.session("s"):
+            yield from range(3)
+
+    pieces = [stream()]
+    assert next(pieces[0]) == 0
+    thread = threading.Thread(target=pieces.clear)
+    thread.start()
+    thread.join()
+    llmobs.flush(10)
+    assert len(otlp.spans) == 1
+    assert "detach" not in caplog.text
+
+
+def test_a_generator_that_nobody_starts_leaves_its_call(start: Start) -> None:
+    otlp = start()
+
+    @llmobs.observe(kind="chat", model="m")
+    def ask(prompt: str) -> Iterator[str]:
+        return (piece for piece in ["a", "b"])
+
+    ask("x")
+    gc.collect()
+    llmobs.flush(10)
+    assert only(otlp).name == "chat m"
+
+
+def test_a_chat_that_wraps_another_by_way_of_a_workflow_counts_once(start: Start) -> None:
+    otlp = start()
+    answer = {"text": "y", "usage": {"input_tokens": 5, "output_tokens": 2}}
+
+    @llmobs.observe(kind="chat", model="inner")
+    def ask(prompt: str) -> dict[str, Any]:
+        return answer
+
+    @llmobs.observe
+    def retry(prompt: str) -> dict[str, Any]:
+        return ask(prompt)
+
+    @llmobs.observe(kind="chat", model="outer")
+    def wrap(prompt: str) -> dict[str, Any]:
+        return retry(prompt)
+
+    @llmobs.observe(kind="tool")
+    def look(prompt: str) -> dict[str, Any]:
+        return ask(prompt)
+
+    @llmobs.observe(kind="chat", model="own")
+    def talk(prompt: str) -> dict[str, Any]:
+        look(prompt)  # a tool that asks a model itself: two calls
+        return answer
+
+    @llmobs.observe(kind="agent")
+    def boss() -> None:
+        wrap("x")
+        talk("x")
+
+    boss()
+    llmobs.flush(10)
+    names = sorted(span.name for span in otlp.spans)
+    assert names.count("chat inner") == 2
+    assert "chat own" in names
+    assert "chat outer" not in names
+    total = sum(
+        point.total
+        for point in otlp.points
+        if point.name == "gen_ai.client.inference.usage.input_tokens"
+    )
+    assert total == 15
+    assert otlp.point("gen_ai.invoke_agent.inference_calls").total == 3
+
+
+def test_a_chain_of_calls_that_begin_each_other_is_not_kept_alive(start: Start) -> None:
+    start()
+    alive: list[weakref.ref[Any]] = []
+
+    @llmobs.observe(kind="agent")
+    async def step(left: int) -> None:
+        llmobs.current().fail(ValueError("x"))
+        alive.append(weakref.ref(llmobs.current()))
+        if left:
+            task = asyncio.create_task(step(left - 1))
+            tasks.append(task)
+
+    async def main() -> None:
+        await step(20)
+        while tasks:
+            await tasks.pop(0)
+
+    tasks: list[asyncio.Task[None]] = []
+    asyncio.run(main())
+    assert llmobs.flush(10)
+    gc.collect()
+    assert sum(ref() is not None for ref in alive) <= 1
+
+
+def test_the_innermost_frames_of_a_deep_failure_are_told(start: Start) -> None:
+    otlp = start()
+
+    @llmobs.observe(kind="chat", model="m")
+    def fail(prompt: str) -> None:
+        def descend(left: int) -> None:
+            if left:
+                descend(left - 1)
+            bottom()
+
+        def bottom() -> None:
+            raise ValueError("x")
+
+        descend(100)
+
+    with pytest.raises(ValueError, match="x"):
+        fail("p")
+    llmobs.flush(10)
+    assert "in bottom" in otlp.events[0].attributes["exception.stacktrace"]
+
+
+def test_a_message_that_may_not_leave_is_not_even_asked_for(start: Start) -> None:
+    otlp = start(capture_content="metadata")
+    asked = []
+
+    class DearError(Exception):
+        def __str__(self) -> str:
+            asked.append(1)
+            return "dear"
+
+    @llmobs.observe
+    def fail() -> None:
+        raise DearError
+
+    with pytest.raises(DearError):
+        fail()
+    llmobs.flush(10)
+    assert len(otlp.spans) == 1
+    assert asked == []

@@ -197,3 +197,47 @@ def test_a_tracer_provider_of_the_applications_gives_resource_and_sampler(otlp: 
     assert span.resource["team"] == "a"
     assert span.resource["deployment.environment.name"] == "prod"
     assert len(otlp.spans) == 1
+
+
+def test_children_forked_under_load_record_and_import(otlp: Receiver) -> None:
+    body = """
+    warnings.simplefilter("ignore")
+    import threading
+    threading.Thread(target=lambda: [work(n) for n in range(10**9)], daemon=True).start()
+    pids = []
+    for _ in range(12):
+        time.sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            import requests
+            work(-1)
+            os._exit(0 if llmobs.flush(20) and llmobs.status().exported == 1 else 1)
+        pids.append(pid)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    os._exit(sum(ends))
+    """
+    options = '{"queue_capacity": 500}'
+    assert run(otlp, body, options=options)[0] == 0
+
+
+def test_a_daemon_thread_that_calls_on_while_the_interpreter_ends_is_silent(
+    otlp: Receiver,
+) -> None:
+    body = """
+    import threading
+    @llmobs.observe(kind="chat", model="m")
+    def ask(prompt):
+        return (piece for piece in prompt)
+    def call_on():
+        while True:
+            pieces = ask("abc")
+            next(pieces)
+    for _ in range(4):
+        threading.Thread(target=call_on, daemon=True).start()
+    time.sleep(0.2)
+    """
+    status, _, errors = run(otlp, body)
+    assert status == 0
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
+    assert "Fatal" not in errors

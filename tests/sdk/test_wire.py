@@ -87,3 +87,15 @@ def test_a_lone_surrogate_costs_itself_alone() -> None:
     request = ExportTraceServiceRequest.FromString(body)
     pairs = request.resource_spans[0].scope_spans[0].spans[0].attributes
     assert {p.key: p.value.string_value for p in pairs}["text"] == "a?b"
+
+
+def test_a_number_beyond_64_bits_is_no_other_number() -> None:
+    runtime = Runtime(SETTINGS, Resource({}), ALWAYS_ON)
+    span, _ = open_span(runtime, Spec("tool", "t", attributes={"a": 2**64 + 5, "b": 10**400}))
+    span.finish()
+    body = encode_request([_encoded(describe(span, runtime))], runtime.resource, SCOPE)
+    request = ExportTraceServiceRequest.FromString(body)
+    pairs = request.resource_spans[0].scope_spans[0].spans[0].attributes
+    found = {p.key: p.value for p in pairs}
+    assert found["a"].double_value == float(2**64 + 5)
+    assert found["b"].string_value == "<int>"

@@ -946,6 +946,7 @@ def sample_alerts(now_ns: int, findings: Sequence[Finding]) -> list[Alert]:
             title=f"{finding.monitor} has drifted in {finding.service}/{finding.feature}",
             message=finding.summary,
             service=finding.service,
+            environment=finding.environment,
             feature=finding.feature,
             monitor=finding.monitor,
             starts_at_ns=finding.at_ns,
@@ -983,6 +984,7 @@ def sample_statuses(now_ns: int, rng: random.Random) -> list[MonitorStatus]:
                     monitor=monitor,
                     kind=kind,
                     service=feature.service,
+                    environment="production",
                     feature=feature.name,
                     state="learning" if learning else "alarm" if alarm else "watching",
                     words="learning, 212 of 400 sessions"

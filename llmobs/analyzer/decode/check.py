@@ -29,8 +29,8 @@ REQUESTS: Final[dict[Signal, type[Message]]] = {
 }
 
 MAX_ITEMS: Final = 250_000
-"""Spans, log records or data points of one request. An empty one takes 2 bytes on the wire and some 180
-in memory, so a body within its limit could hold gigabytes."""
+"""Spans, log records or data points of one request. An empty one takes 2 bytes on the wire and
+some 180 in memory, so that a body within its limit could hold gigabytes."""
 MAX_ROWS: Final = 2_000_000
 """Attributes, events and links of the spans of one request, for the same reason."""
 MAX_JSON_BYTES: Final = 16 << 20
@@ -104,7 +104,7 @@ def _from_protobuf(signal: Signal, body: bytes) -> Any:
 
 
 def _below(body: memoryview, numbers: tuple[int, ...]) -> Iterator[memoryview]:
-    """Yield the messages that are reached by field numbers, one a level, up to what is malformed."""
+    """Yield the messages at a path of field numbers, up to where the bytes are malformed."""
     p = 0
     while p < len(body):
         tag, p = _varint(body, p)

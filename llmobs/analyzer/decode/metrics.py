@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -132,9 +133,9 @@ def _side(scale: int, buckets: Any) -> tuple[list[float], list[int]]:
 
 def _power(scale: int, index: int) -> float:
     try:
-        return float(2.0 ** (index * 2.0**-scale))
+        return float(2.0 ** math.ldexp(index, -scale))
     except OverflowError:
-        return float("inf")
+        return math.inf if index > 0 else 0.0
 
 
 def _int64(value: int) -> int:

@@ -23,6 +23,8 @@ M = TypeVar("M", bound=Message)
 MAX_DEPTH: Final = 100
 """Levels of messages, as upb allows in protobuf; lists and maps in an attribute take two each."""
 
+# What protobuf's reader lets through: infinity for an integer, half a character as a name.
+_PROTOBUFS_OWN: Final = (OverflowError, SystemError)
 _IDS: Final = frozenset(
     {"traceId", "trace_id", "spanId", "span_id", "parentSpanId", "parent_span_id"}
 )
@@ -53,7 +55,7 @@ def from_json(kind: type[M], body: bytes) -> M:
             max_recursion_depth=MAX_DEPTH,
         )
         message.SerializeToString()  # a lone surrogate shows only here
-    except (json_format.ParseError, RecursionError, UnicodeEncodeError, ValueError) as error:
+    except (json_format.ParseError, RecursionError, ValueError, *_PROTOBUFS_OWN) as error:
         reason = str(error).rstrip(".") or "it is nested too deeply"
         raise BadRequestError(f"The body is not an OTLP/JSON request: {reason}.") from error
     return message

@@ -129,10 +129,17 @@ def _length(buf: Bytes, p: Int, end: Int) -> tuple[Int, Int]:
 @_inline
 def _word(buf: Bytes, p: Int) -> Int:
     """Read 8 bytes that are known to be there."""
-    value = np.uint64(0)
-    for i in range(8):
-        value |= np.uint64(buf[p + i]) << np.uint64(8 * i)
-    return value
+    at = np.uint64(p)
+    return (
+        np.uint64(buf[at])
+        | np.uint64(buf[at + np.uint64(1)]) << np.uint64(8)
+        | np.uint64(buf[at + np.uint64(2)]) << np.uint64(16)
+        | np.uint64(buf[at + np.uint64(3)]) << np.uint64(24)
+        | np.uint64(buf[at + np.uint64(4)]) << np.uint64(32)
+        | np.uint64(buf[at + np.uint64(5)]) << np.uint64(40)
+        | np.uint64(buf[at + np.uint64(6)]) << np.uint64(48)
+        | np.uint64(buf[at + np.uint64(7)]) << np.uint64(56)
+    )
 
 
 @_inline
@@ -746,10 +753,13 @@ def _find(buf: Bytes, at: Int, n: Int, keys: Ints, slots: Ints) -> Int:
     h = np.uint64(n)
     stop = at + n
     p = at
-    while p + 8 <= stop:
+    while p + 8 < stop:
         h = (h ^ _word(buf, p)) * np.uint64(0x9E3779B97F4A7C15)
         h ^= h >> np.uint64(29)
         p += 8
+    if n >= 8:  # the last 8 bytes, some of them a second time
+        h = (h ^ _word(buf, stop - 8)) * np.uint64(0x9E3779B97F4A7C15)
+        p = stop
     while p < stop:
         h = (h ^ np.uint64(buf[p])) * np.uint64(0x9E3779B97F4A7C15)
         p += 1
@@ -764,8 +774,10 @@ def _find(buf: Bytes, at: Int, n: Int, keys: Ints, slots: Ints) -> Int:
         if keys[k, 1] == n:
             other = keys[k, 0]
             i = 0
-            while i + 8 <= n and _word(buf, other + i) == _word(buf, at + i):
+            while i + 8 < n and _word(buf, other + i) == _word(buf, at + i):
                 i += 8
+            if i + 8 >= n >= 8 and _word(buf, other + n - 8) == _word(buf, at + n - 8):
+                i = n
             while i < n and buf[other + i] == buf[at + i]:
                 i += 1
             if i == n:

@@ -419,7 +419,7 @@ class Monitor(ABC):
 
     def status(self, now_ns: int) -> MonitorStatus:
         """Return how the monitor stands."""
-        service, _, feature = self.place
+        service, environment, feature = self.place
         reference, current = self._levels() if self.detector else (None, None)
         state: Literal["learning", "watching", "alarm"] = (
             "alarm" if self.in_alarm else "watching" if self.detector else "learning"
@@ -428,6 +428,7 @@ class Monitor(ABC):
             monitor=self.spec.name,
             kind=self.spec.kind,
             service=service,
+            environment=environment,
             feature=feature,
             state=state,
             words=self._status_words(now_ns),

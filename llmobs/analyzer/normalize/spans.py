@@ -109,9 +109,7 @@ def _normalize_part(part: RawPart, now_ns: int, repairs: Counter[str]) -> pa.Rec
         **{name: _int_column(values) for name, values in numbers.items()},
         **content(attributes, dialects, operations).columns(),
     }
-    columns["attributes_s"], columns["attributes_n"] = attributes.maps(
-        resources, scopes, repairs
-    )
+    columns["attributes_s"], columns["attributes_n"] = attributes.maps(resources, scopes, repairs)
     return pa.RecordBatch.from_arrays(
         [columns[field.name] for field in SPAN_SCHEMA], schema=SPAN_SCHEMA
     )

@@ -78,9 +78,14 @@ class Change(NamedTuple):
     is_news: bool
 
 
-def key_of(finding: Finding) -> str:
+def alert_key(monitor: str, service: str, environment: str, feature: str) -> str:
     """Return what findings of one alert have in common: the monitor and the place."""
-    return "|".join((finding.monitor, finding.service, finding.environment, finding.feature))
+    return "|".join((monitor, service, environment, feature))
+
+
+def key_of(finding: Finding) -> str:
+    """Return the key of the alert that a finding belongs to."""
+    return alert_key(finding.monitor, finding.service, finding.environment, finding.feature)
 
 
 def place_of(alert: Alert) -> str:
@@ -178,6 +183,7 @@ class AlertBook:
             title=f"{_WHAT_MOVED[first.kind]}: {first.monitor} in {place}",
             message=self._message(first),
             service=first.service,
+            environment=first.environment,
             feature=first.feature,
             monitor=first.monitor,
             starts_at_ns=first.at_ns,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
-from llmobs.analyzer.notify.alerting import AlertBook, Change, key_of, place_of
+from llmobs.analyzer.notify.alerting import AlertBook, Change, alert_key, key_of, place_of
 from llmobs.analyzer.notify.base import AlertMetrics, Annotator, Notifier, State
 from llmobs.errors import ConfigurationError, LlmobsError
 from llmobs.records import Alert, Finding
@@ -166,7 +166,7 @@ class Announcer:
         changes = self._book.changes(
             firing,
             findings,
-            in_alarm=_in_alarm(firing, self._state) if firing else {},
+            in_alarm=_in_alarm(self._state) if firing else {},
             heard_ns=self._heard_ns,
             now_ns=now_ns,
         )
@@ -291,15 +291,11 @@ class Announcer:
         return False
 
 
-def _in_alarm(firing: Iterable[Alert], state: State) -> dict[str, bool]:
-    """Say for each alert with a status whether its monitor is in alarm.
-
-    A status does not name its environment, so an alert lasts while its monitor is in alarm in
-    any of them: it may end late, but not early.
-    """
-    found: dict[tuple[str, str, str], bool] = {}
-    for row in state.statuses():
-        thing = (row["monitor"], row["service"], row["feature"])
-        found[thing] = found.get(thing, False) or row["state"] == "alarm"
-    things = {alert.key: (alert.monitor, alert.service, alert.feature) for alert in firing}
-    return {key: found[thing] for key, thing in things.items() if thing in found}
+def _in_alarm(state: State) -> dict[str, bool]:
+    """Say for the alert key of each monitor with a status whether it is in alarm."""
+    return {
+        alert_key(row["monitor"], row["service"], row["environment"], row["feature"]): (
+            row["state"] == "alarm"
+        )
+        for row in state.statuses()
+    }

@@ -19,6 +19,8 @@ OTHER: Final = "(other)"
 
 # Names of models, tools and error classes are shorter; a longer one is a text somebody put there.
 _MAX_LABEL_LENGTH: Final = 120
+# Our own code has fewer.
+_MAX_CLOSED_VALUES: Final = 32
 
 
 class Exemplar(NamedTuple):
@@ -58,7 +60,8 @@ class Family:
 
     Counts are floats: a sampled span stands for more than one call. The number of series
     is bounded; label sets beyond the bound share series in which every open label that is
-    not empty reads "(other)", so that totals, error ratios and checks stay right.
+    not empty reads "(other)", so that totals, error ratios and checks stay right. A closed
+    label keeps the first values it had: evaluators elsewhere may send any word as a verdict.
     """
 
     def __init__(self, spec: MetricSpec, *, max_series: int, now_s: Callable[[], float]) -> None:
@@ -72,6 +75,9 @@ class Family:
         self._rows: dict[Labels, int] = {}
         self._created_s: list[float] = []
         self._exemplars: dict[int, dict[int, Exemplar]] = {}
+        self._closed: dict[str, set[str]] = {
+            name: set() for name in spec.labels if name in CLOSED_LABELS
+        }
 
     def touch(self, labels: Labels) -> int:
         """Return the row of a label set; a new series starts at 0."""
@@ -87,12 +93,16 @@ class Family:
 
     def _bounded(self, labels: Labels) -> Labels:
         cut = tuple(v if len(v) <= _MAX_LABEL_LENGTH else OTHER for v in labels)
+        named = list(zip(self.spec.labels, cut, strict=True))
+        for name, known in self._closed.items():
+            if len(known) < _MAX_CLOSED_VALUES:
+                known.add(dict(named)[name])
         if len(self._rows) < self._max_series or cut in self._rows:
             return cut
         self.n_folded += 1
         return tuple(
-            value if name in CLOSED_LABELS or not value else OTHER
-            for name, value in zip(self.spec.labels, cut, strict=True)
+            value if not value or value in self._closed.get(name, ()) else OTHER
+            for name, value in named
         )
 
     def add(self, groups: Groups, amounts: FloatArray) -> None:

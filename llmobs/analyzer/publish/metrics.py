@@ -107,7 +107,8 @@ class Metrics:
         evidence: dict[Labels, float] = {}
         threshold: dict[Labels, float] = {}
         alarm: dict[Labels, float] = {}
-        for status in statuses:
+        # The labels hold no environment: of several, the one nearest to its alarm is shown.
+        for status in sorted(statuses, key=_urgency):
             place = (status.monitor, status.kind, status.service, status.feature)
             alarm[place] = float(status.state == "alarm")
             if np.isfinite(status.log_e):  # -inf: the monitor has not judged anything yet
@@ -316,6 +317,10 @@ class Metrics:
             if family.n_folded:
                 self._count(cat.SERIES_FOLDED, (name,), family.n_folded)
                 family.n_folded = 0
+
+
+def _urgency(status: MonitorStatus) -> tuple[bool, float]:
+    return status.state == "alarm", status.log_e - status.log_threshold
 
 
 def _constant(value: str, n: int) -> Codes:

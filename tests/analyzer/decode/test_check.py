@@ -3,8 +3,8 @@ from __future__ import annotations
 import base64
 import json
 import resource
-import threading
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -20,7 +20,6 @@ from llmobs.analyzer.decode import check, decode_spans_upb
 from llmobs.errors import BadRequestError, TooLargeError
 from llmobs.records import Signal
 from tests.analyzer.decode.requests import sample, trace_requests, varint
-
 
 RSS_BYTES = 1 if sys.platform == "darwin" else 1024
 NOW_NS = 1_795_000_000_000_000_000
@@ -85,6 +84,18 @@ BAD: list[tuple[bytes, bool, str]] = [
     (b"null", True, "is an object"),
     (b"[" * 200_000, True, "nested too deeply"),
     (b'{"resourceSpans": 3}', True, "resourceSpans"),
+    (b'{"\\ud800": 3}', True, "not an OTLP/JSON request"),
+    (
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"kind":1e999}]}]}]}',
+        True,
+        "infinity",
+    ),
+    (
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"k","value":'
+        b'{"doubleValue":NaN}}]}]}]}]}',
+        True,
+        "NaN",
+    ),
     (
         b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"zz"}]}]}]}',
         True,
@@ -180,7 +191,9 @@ def test_records_and_points_without_any_time_get_that_of_their_arrival() -> None
     of_scope.metrics.add(name="g").gauge.data_points.add(as_int=1)
     body = as_json(metrics.SerializeToString(), kind=ExportMetricsServiceRequest)
     made, _ = check("metrics", body, True, now_ns=NOW_NS)
-    [metric] = ExportMetricsServiceRequest.FromString(made).resource_metrics[0].scope_metrics[0].metrics
+    [metric] = (
+        ExportMetricsServiceRequest.FromString(made).resource_metrics[0].scope_metrics[0].metrics
+    )
     assert metric.gauge.data_points[0].time_unix_nano == NOW_NS
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -73,6 +74,20 @@ def test_an_empty_exponential_histogram_still_has_bounds_in_order() -> None:
     metric.exponential_histogram.data_points.add(count=2, zero_count=2, zero_threshold=0.1)
     [row] = rows(metric)
     assert (row["bounds"], row["bucket_counts"]) == ([-0.1, 0.1], [0, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("offset", "bounds"),
+    [(1, [-0.0, math.inf, math.inf]), (-2, [-0.0, 0.0, 0.0]), (0, [-0.0, 1.0, math.inf])],
+)
+def test_a_scale_beyond_what_a_double_holds_keeps_the_order(
+    offset: int, bounds: list[float]
+) -> None:
+    metric = Metric(name="e")
+    point = metric.exponential_histogram.data_points.add(count=1, scale=-2000)
+    point.positive.offset = offset
+    point.positive.bucket_counts.append(1)
+    assert rows(metric)[0]["bounds"] == bounds
 
 
 def test_a_summary_keeps_its_quantiles() -> None:

@@ -172,7 +172,13 @@ def test_tool_calls_and_answers_are_found_whoever_wrote_them() -> None:
     answer = {"type": "tool_call_response", "response": "42"}
     responses = [  # OpenAI
         {"role": "user", "content": "hi"},
-        {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": '{"a":1}'},
+        {
+            "type": "function_call",
+            "id": "fc_1",
+            "call_id": "c",
+            "name": "f",
+            "arguments": '{"a":1}',
+        },
         {"type": "function_call_output", "call_id": "c", "output": "42"},
     ]
     gemini = [

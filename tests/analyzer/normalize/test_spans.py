@@ -202,7 +202,8 @@ DEEP = "a." * 3000
 NESTED = '{"content":' * 480 + '"x"' + "}" * 480
 HOSTILE: dict[str, Any] = {
     "gen_ai.response.finish_reasons": '["\\ud800"]',
-    "langfuse.observation.usage_details": '{"input": %s, "input_b": 0.5, "output": 3}' % ("9" * 400),
+    "langfuse.observation.usage_details": '{"input": %s, "input_b": 0.5, "output": 3}'
+    % ("9" * 400),
     "langfuse.observation.completion_start_time": "0001-01-01T00:00:00+23:59",
     "gen_ai.response.time_to_first_chunk": 1e308,
     "gen_ai.usage.output_tokens": "9" * 5000,

@@ -30,8 +30,9 @@ def bodies(listener: Listener) -> list[dict[str, Any]]:
     return [json.loads(body) for _, _, body in listener.received]
 
 
-def status(state: str) -> dict[str, Any]:
-    return {"monitor": "input.topic", "service": "shop", "feature": "answers", "state": state}
+def status(state: str, environment: str = "prod") -> dict[str, Any]:
+    place = {"service": "shop", "environment": environment, "feature": "answers"}
+    return {"monitor": "input.topic", **place, "state": state}
 
 
 class Recorder:
@@ -302,11 +303,14 @@ def test_a_restart_before_people_were_told_loses_nothing() -> None:
 
 
 def test_an_alarm_in_one_environment_is_not_ended_by_the_quiet_of_another() -> None:
-    state = MemoryState(found=[finding()], rows=[status("alarm"), status("watching")])
+    state = MemoryState(found=[finding()], rows=[status("alarm"), status("watching", "test")])
     announcer = at_once(state, AlertBook(settle_s=0), [Recorder("chat")])
     announcer.step(NOON)
     announcer.step(NOON + 60 * MINUTE)
     assert len(state.alerts("firing")) == 1
+    state.rows = [status("watching"), status("alarm", "test")]
+    announcer.step(NOON + 120 * MINUTE)
+    assert state.alerts("firing") == []
 
 
 def test_after_a_restart_the_end_does_not_overtake_the_beginning() -> None:

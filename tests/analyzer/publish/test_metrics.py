@@ -208,6 +208,29 @@ def test_too_many_label_sets_fold_and_keep_the_totals_and_the_error_ratio() -> N
     )
 
 
+def test_verdicts_that_others_send_can_not_make_series_without_end() -> None:
+    metrics = Metrics(max_series=10)
+    n = 200
+    blank = {"ts_ns": 1, "trace_id": bytes(16), "span_id": bytes(8), "service": "shop"}
+    blank |= {"environment": "", "severity": 9, "body": "", "attributes_n": []}
+    rows = [
+        {
+            **blank,
+            "event_name": "gen_ai.evaluation.result",
+            "attributes_s": [
+                ("gen_ai.evaluation.name", "judge"),
+                ("gen_ai.evaluation.score.label", f"verdict {i}"),
+            ],
+        }
+        for i in range(n)
+    ]
+    metrics.record(spans(), NO_SCORES, EventBatch(pa.Table.from_pylist(rows, EVENT_SCHEMA)))
+    results = "llmobs_evaluation_results_total"
+    assert value(metrics, results) == n
+    page = metrics.render().decode().splitlines()
+    assert sum(line.startswith(f"{results}{{") for line in page) < 50
+
+
 def test_a_text_in_a_label_is_not_published() -> None:
     metrics = Metrics()
     metrics.record(spans({"error_type": "Error: user asked " + "x" * 200}), NO_SCORES)
@@ -243,7 +266,21 @@ def test_sessions_are_active_until_they_are_quiet_and_then_observed_once() -> No
 
 def status(state: Literal["learning", "watching", "alarm"], log_e: float) -> MonitorStatus:
     return MonitorStatus(
-        "input.topic", "input", "shop", "answers", state, "", log_e, 9.2, None, None, "", 0, 0, ()
+        "input.topic",
+        "input",
+        "shop",
+        "prod",
+        "answers",
+        state,
+        "",
+        log_e,
+        9.2,
+        None,
+        None,
+        "",
+        0,
+        0,
+        (),
     )
 
 
@@ -266,6 +303,14 @@ def test_monitors_show_evidence_threshold_and_alarm() -> None:
     metrics.record_monitors([status("learning", float("-inf"))], [])
     assert value(metrics, "llmobs_drift_alarm", **place) == 0
     assert np.isnan(value(metrics, "llmobs_drift_log_evalue", **place))
+
+
+def test_of_two_environments_the_one_in_alarm_is_shown() -> None:
+    for order in (1, -1):
+        metrics = Metrics()
+        metrics.record_monitors([status("alarm", 10.0), status("watching", 1.0)][::order], [])
+        assert value(metrics, "llmobs_drift_alarm") == 1
+        assert value(metrics, "llmobs_drift_log_evalue") == 10.0
 
 
 def test_the_pipeline_shows_its_heartbeat_lag_and_losses() -> None:

@@ -264,7 +264,9 @@ class TestBadRequests:
     def test_that_go_on_drop_by_drop_after_their_refusal_lose_their_connection(
         self, served: Served
     ) -> None:
-        head = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: a/b\r\ncontent-length: 9999\r\n"
+        head = (
+            b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: a/b\r\ncontent-length: 9999\r\n"
+        )
         with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
             connection.sendall(head + b"\r\n")
             assert connection.recv(1000).startswith(b"HTTP/1.1 415 ")

@@ -57,3 +57,11 @@ def test_a_basis_keeps_lengths_and_shows_what_it_never_saw() -> None:
     new = sample[:1].copy()
     new[0, 7] = 2.0
     assert basis.project(new)[0, 3] == pytest.approx(2.0, rel=1e-3)
+
+
+def test_equal_rows_are_never_far_whatever_batch_they_come_in() -> None:
+    row = RNG.normal(size=256).astype(np.float32)
+    row /= np.linalg.norm(row)
+    book = Codebook.fit(np.tile(row, (100, 1)))
+    for n in (1, 2, 3, 7, 64, 1000):
+        assert (book.assign(np.tile(row, (n, 1))) == 0).all()

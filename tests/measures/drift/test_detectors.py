@@ -345,3 +345,9 @@ def test_a_reference_goes_to_bytes_and_back() -> None:
         back = type(reference).from_tree(unpack(pack(reference.to_tree())))
         assert pack(back.to_tree()) == pack(reference.to_tree())
         assert back.n_units == reference.n_units
+
+
+def test_a_rate_stays_a_rate_where_more_sessions_turned_than_were_seen_to_open() -> None:
+    reference = RateReference()
+    reference.learn(np.repeat([0, 1], [3, 5]))
+    assert reference.detector(lift=0.2, floor=0.005).reference_rate == 1.0

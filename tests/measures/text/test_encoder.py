@@ -100,6 +100,12 @@ def test_a_full_table_starts_anew_and_old_features_keep_their_meaning(
     np.testing.assert_array_equal(after.embeddings, encoder.encode(["six seven"]).embeddings)
 
 
+def test_a_table_of_endless_words_starts_anew(encoder: TextEncoder) -> None:
+    small = small_encoder(encoder, max_words=10)
+    before = small.encode(["y" * 400])
+    assert small.encode(["z"]).table is not before.table
+
+
 def test_of_an_endless_text_the_first_and_the_last_part_are_read(encoder: TextEncoder) -> None:
     small = small_encoder(encoder, max_words=1000, max_chars=20)
     read = small.encode(["a b c d e" + " filler" * 10_000 + " v w x y z"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,7 +50,6 @@ def test_every_row_of_the_sample_was_kept_from_training() -> None:
         (toxicity, "toxicity_surge", 0.88),
         (toxicity, "toxicity_wikipedia", 0.96),
         (injection, "injection_neuralchemy", 0.98),
-        (refusal, "refusal_xstest", 0.97),
     ],
 )
 def test_held_out_texts_are_told_apart(
@@ -58,6 +58,19 @@ def test_held_out_texts_are_told_apart(
     rows = HELD_OUT.rows(source)
     values = measure([row["text"] for row in rows])
     assert auc([int(row["label"]) for row in rows], values) >= floor
+
+
+def test_refusals_are_told_from_answers() -> None:
+    lines = (HELD_OUT.folder / "refusals_written.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    labels = np.array([row["label"] for row in rows])
+    values = refusal([row["text"] for row in rows])
+    fails = values >= load_head("refusal").threshold
+    assert auc(labels.tolist(), values) >= 0.95
+    assert fails[labels == 1].mean() >= 0.3
+    assert fails[labels == 0].mean() == 0
+    answers = refusal(HELD_OUT.related("relevance_halueval"))
+    assert (answers >= load_head("refusal").threshold).mean() <= 0.02
 
 
 @pytest.mark.parametrize(

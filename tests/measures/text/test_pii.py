@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import time
 import uuid
 from collections.abc import Callable
 from itertools import pairwise
@@ -130,3 +131,20 @@ def test_check_digits_follow_their_standards() -> None:
 @pytest.mark.parametrize("text", ["1" * 50_000, "a@" * 20_000, "1 " * 20_000, "a." * 20_000 + "@"])
 def test_hostile_texts_take_no_longer_than_long_ones(text: str) -> None:
     pii([text])  # a pattern that backtracks would run into the test's time limit
+
+
+@pytest.mark.parametrize("text", ["a@b.com ", "call 415-555-2671 ", "+1 415 555 2671 call "])
+def test_a_long_text_takes_time_in_proportion(text: str) -> None:
+    def cpu_s(n: int) -> float:
+        start = time.process_time()
+        assert len(pii([text * n])[0]) == n
+        return time.process_time() - start
+
+    cpu_s(100)
+    # Eight times the text: eight times the time, and not 64 times.
+    assert cpu_s(4000) < 25 * max(cpu_s(500), 0.005)
+
+
+def test_of_an_endless_text_both_ends_are_read_and_offsets_are_right() -> None:
+    text = "a@b.com " + "filler " * 50_000 + " c@d.com"
+    assert found(text) == [("EMAIL_ADDRESS", "a@b.com"), ("EMAIL_ADDRESS", "c@d.com")]

@@ -126,8 +126,8 @@ def refusal(corpora: Corpora) -> Task:
     rng = _rng()
     rows = corpora.examples("refusal_xstest")
     answers = corpora.related("relevance_halueval")
-    phrases = [Example(text, 1, i) for i, text in enumerate(fill("refusals", 300, rng))]
-    sorry = fill("apologetic_answers", 300, rng)
+    phrases = [Example(text, 1, i) for i, text in enumerate(fill("refusals", 1500, rng))]
+    sorry = fill("apologetic_answers", 800, rng)
     return Task(
         name="refusal",
         examples=[*(row for row in rows if row.label), *phrases],

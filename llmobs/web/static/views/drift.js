@@ -39,7 +39,8 @@ export function render({ monitors, findings }, { params }) {
   ];
 }
 
-const keyOf = (monitor) => `${monitor.monitor}|${monitor.service}|${monitor.feature}`;
+const keyOf = (monitor) =>
+  [monitor.monitor, monitor.service, monitor.environment, monitor.feature].join("|");
 export const isOf = (finding, monitor) => keyOf(finding) === keyOf(monitor);
 
 function headline(monitors) {

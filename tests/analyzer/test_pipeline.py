@@ -1,0 +1,105 @@
+"""The loops that only a fault shows: what a step that raised leaves behind."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmobs.analyzer.decode import decode_events, decode_metrics, decode_spans
+from llmobs.analyzer.monitor import MonitorSettings
+from llmobs.analyzer.normalize import normalize
+from llmobs.analyzer.pipeline import Analysis, Loop
+from llmobs.analyzer.publish import Metrics
+from llmobs.analyzer.score import ScoreStage, load_scorers
+from llmobs.analyzer.store import ClickHouseStore, SqliteState, open_state, open_store
+from llmobs.records import EventBatch, Scores, SpanBatch
+from tests.otlp import chat_span, traces_request
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ClickHouseStore]:
+    opened = open_store(f"chdb://{tmp_path / 'store'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[SqliteState]:
+    opened = open_state(tmp_path / "state.db")
+    yield opened
+    opened.close()
+
+
+def fill(store: ClickHouseStore, n_segments: int) -> None:
+    chance = random.Random(1)
+    for number in range(n_segments):
+        body = traces_request([chat_span(chance, session=f"s-{number}-{n}") for n in range(5)])
+        spans = normalize(decode_spans([body]), now_ns=time.time_ns())
+        store.append(number, spans, decode_events([])[0], decode_metrics([])[0])
+
+
+class FailsOnce(Metrics):
+    """Metrics that raise the first time: a stand-in for any part of ours that may."""
+
+    n_calls = 0
+
+    def record(self, spans: SpanBatch, scores: Scores, events: EventBatch | None = None) -> None:
+        self.n_calls += 1
+        if self.n_calls == 1:
+            raise RuntimeError("disk on fire")
+        super().record(spans, scores, events)
+
+
+def test_a_step_that_raised_is_done_again_and_leaves_nothing_twice(
+    store: ClickHouseStore, state: SqliteState
+) -> None:
+    fill(store, 3)
+    scoring = ScoreStage(load_scorers(("refusal",)), time_box_s=60)
+    analysis = Analysis(store, state, scoring, MonitorSettings(), FailsOnce())
+    with pytest.raises(RuntimeError, match="on fire"):
+        analysis.step()
+    assert analysis.step() == 15
+    analysis.close()
+    assert store.sizes()["scores"] == 15
+    assert state.cursor() == 2
+
+
+def test_an_analysis_that_was_not_committed_is_done_again_after_a_restart(
+    store: ClickHouseStore, state: SqliteState
+) -> None:
+    fill(store, 2)
+    scoring = ScoreStage(load_scorers(("refusal",)), time_box_s=60)
+    first = Analysis(store, state, scoring, MonitorSettings(), Metrics())
+    assert first.step() == 10  # killed here: nothing was written down
+    assert state.cursor() == -1
+    second = Analysis(store, state, scoring, MonitorSettings(), Metrics())
+    assert second.step() == 10
+    second.close()
+    assert store.sizes()["scores"] == 10
+
+
+def test_a_loop_goes_on_after_a_step_that_raised() -> None:
+    done = threading.Event()
+    beats: list[str] = []
+    results: Iterator[object] = iter([1, RuntimeError("once"), 1])
+
+    def step() -> int:
+        result = next(results, None)
+        if result is None:
+            done.set()
+            return 0
+        if isinstance(result, Exception):
+            raise result
+        return 1
+
+    loop = Loop("test", step, idle_s=0.01, heartbeat=beats.append)
+    loop.start()
+    assert done.wait(10)
+    loop.stop()
+    assert beats.count("test") >= 2
+    assert loop.error == ""
