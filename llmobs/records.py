@@ -114,7 +114,9 @@ SPAN_SCHEMA: Final = pa.schema(
         _required("output_text", _TEXT),  # what was answered
         _required("system_text", _TEXT),
         _required("context_text", _TEXT),  # retrieved documents and tool results in the input
-        _required("input_messages", _TEXT),  # JSON as in gen_ai.input.messages, "" where not sent
+        # JSON as in gen_ai.input.messages; "" where the texts above say it all: one plain
+        # text a role.
+        _required("input_messages", _TEXT),
         _required("output_messages", _TEXT),
         _required("attributes_s", _MAP_S),  # all other attributes, text-valued
         _required("attributes_n", _MAP_N),  # all other attributes, numbers and booleans

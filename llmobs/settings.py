@@ -70,10 +70,10 @@ class Settings(BaseSettings):
         default=1 << 30, gt=0, description="Log on disk before senders are asked to wait, in bytes."
     )
     segment_max_bytes: int = Field(
-        default=4 << 20, gt=0, description="Size at which a log segment is sealed, in bytes."
+        default=16 << 20, gt=0, description="Size at which a log segment is sealed, in bytes."
     )
     segment_max_age_s: float = Field(
-        default=0.5, gt=0, description="Age at which a log segment is sealed, in seconds."
+        default=1.0, gt=0, description="Age at which a log segment is sealed, in seconds."
     )
     store_memory_bytes: int = Field(
         default=2 << 30,

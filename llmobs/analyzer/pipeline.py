@@ -34,6 +34,7 @@ __all__ = ["Analysis", "Ingest", "Loop"]
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], int]
+_Columns = tuple[SpanBatch, EventBatch, MetricBatch]
 COMMIT_EVERY_NS: Final = 2_000_000_000
 """Analysis is written down this often when it finds nothing: a crash repeats this much of it."""
 
@@ -62,7 +63,7 @@ class Ingest:
         if not waiting:
             return 0
         number = waiting[0]
-        spans, events, metrics = self._columns(self._log.read(number))
+        spans, events, metrics = self._decode(self._log.read(number))
         replay = number == self._doubtful
         self._doubtful = number  # until the store says otherwise
         n_spans = self._store.append(number, spans, events, metrics, replay=replay)
@@ -73,7 +74,23 @@ class Ingest:
         self._metrics.record_ingest("metrics", "accepted", len(metrics))
         return len(waiting) - 1
 
-    def _columns(self, segment: Segment) -> tuple[SpanBatch, EventBatch, MetricBatch]:
+    def _decode(self, segment: Segment) -> _Columns:
+        try:
+            return self._columns(segment)
+        except Exception:  # a fault of ours: it must not stop the log for what comes behind
+            logger.exception("segment decoded by request", extra={"segment": segment.number})
+        kept = []
+        for index, request in enumerate(segment.requests):
+            try:
+                self._columns(Segment(segment.number, [request]))
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                self._set_aside(segment, [index], [Rejected(0, reason)])
+            else:
+                kept.append(request)
+        return self._columns(Segment(segment.number, kept))
+
+    def _columns(self, segment: Segment) -> _Columns:
         repairs: Counter[str] = Counter()
         places, requests = _of(segment, "traces")
         raw = decode_spans(requests)

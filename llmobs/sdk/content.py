@@ -13,19 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
+from llmobs import semconv
+
 __all__ = [
     "CONTENT_MODES",
+    "LONGEST_SECRET",
+    "MESSAGE_ATTRIBUTES",
     "ContentMode",
     "Message",
     "Redactor",
     "characters",
     "dump",
     "freeze",
+    "from_json",
     "pack",
     "sendable",
     "text_message",
     "to_messages",
-    "tool_arguments",
     "unpack",
     "word",
 ]
@@ -33,6 +37,13 @@ __all__ = [
 ContentMode: TypeAlias = Literal["full", "redacted", "metadata", "off"]
 CONTENT_MODES: Final = ("full", "redacted", "metadata", "off")
 Message: TypeAlias = dict[str, Any]
+MESSAGE_ATTRIBUTES: Final = frozenset(
+    {
+        semconv.GEN_AI_INPUT_MESSAGES,
+        semconv.GEN_AI_OUTPUT_MESSAGES,
+        semconv.GEN_AI_SYSTEM_INSTRUCTIONS,
+    }
+)
 
 # Dicts, lists and values of a snapshot, at most; a conversation of 500 messages has 2,000.
 MAX_NODES: Final = 10_000
@@ -314,7 +325,7 @@ def _tool_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
             "type": "tool_call",
             "id": found if isinstance(found, str) else None,
             "name": call.get("name") if isinstance(call.get("name"), str) else "",
-            "arguments": tool_arguments(arguments),
+            "arguments": from_json(arguments),
         }
     if kind in {"tool_result", "function_call_output", "tool_call_response"}:
         names = ("output", "content", "response")
@@ -356,8 +367,8 @@ def _media_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def tool_arguments(value: Any) -> Any:
-    """Return a tool's arguments as data: providers send them as JSON in a text."""
+def from_json(value: Any) -> Any:
+    """Return data that may come as JSON in a text, as tools' arguments do; else what is given."""
     if not isinstance(value, str):
         return value
     try:
@@ -420,7 +431,7 @@ _KEY: Final = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
-_LONGEST_SECRET: Final = 4_000  # characters; a large token
+LONGEST_SECRET: Final = 4_000  # characters; a large token
 # Parts of a message that name things and hold no text of anybody's.
 _NAMES: Final = frozenset({"type", "role", "id", "modality", "mime_type"})
 
@@ -463,7 +474,7 @@ class Redactor:
         if len(text) > self._max_characters:
             self.truncated = True
             # Cut for good at the end: half a secret is not recognized, and would leave.
-            text = text[: self._max_characters + _LONGEST_SECRET]
+            text = text[: self._max_characters + LONGEST_SECRET]
         text = _mask_known(text)
         if self._hook is not None:
             try:

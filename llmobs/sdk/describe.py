@@ -14,7 +14,16 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util.types import AnyValue
 
 from llmobs import semconv
-from llmobs.sdk.content import Redactor, characters, dump, sendable, to_messages, unpack, word
+from llmobs.sdk.content import (
+    MESSAGE_ATTRIBUTES,
+    Redactor,
+    characters,
+    dump,
+    sendable,
+    to_messages,
+    unpack,
+    word,
+)
 from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Place, Runtime
 from llmobs.sdk.span import OPERATIONS, Call, LiveSpan
@@ -41,11 +50,6 @@ REQUEST_ATTRIBUTES: Final[Mapping[str, tuple[str, type]]] = {
     "reasoning_effort": (semconv.GEN_AI_REQUEST_REASONING_LEVEL, str),
 }
 _CONVERSING: Final = frozenset({"workflow", "agent", "tool", "chat"})
-_MESSAGES: Final = (
-    semconv.GEN_AI_INPUT_MESSAGES,
-    semconv.GEN_AI_OUTPUT_MESSAGES,
-    semconv.GEN_AI_SYSTEM_INSTRUCTIONS,
-)
 
 
 @dataclass(slots=True)
@@ -274,7 +278,7 @@ def _content(
     if not masked and span.size <= runtime.settings.max_characters:
         return content  # all of it together is no longer than one text may be
     return {
-        name: redactor.apply(value, masked=masked, is_messages=name in _MESSAGES)
+        name: redactor.apply(value, masked=masked, is_messages=name in MESSAGE_ATTRIBUTES)
         for name, value in content.items()
     }
 
@@ -367,7 +371,7 @@ def put_content(described: Described, place: Place) -> None:
     """
     for name, value in described.content.items():
         # The event has no place for tools and documents.
-        if place != "event" or name not in _MESSAGES:
+        if place != "event" or name not in MESSAGE_ATTRIBUTES:
             described.attributes[name] = dump(value)
 
 

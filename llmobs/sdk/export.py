@@ -356,9 +356,8 @@ class Sender:
 
     def _send_waiting(self) -> None:
         buffer = self._runtime.buffer
-        if not len(buffer):
-            return
-        self._exporters_now()  # where they can't be made, nothing is taken
+        if len(buffer):
+            self._exporters_now()  # where they can't be made, nothing is taken
         while items := buffer.take(self._runtime.settings.batch_size):
             batch = self._prepare(items)
             for group in _requests(batch.ours):

@@ -17,7 +17,7 @@ from opentelemetry.util.types import AnyValue
 
 from llmobs import semconv
 from llmobs.sdk import runtime as process
-from llmobs.sdk.content import Redactor, sendable
+from llmobs.sdk.content import MESSAGE_ATTRIBUTES, Redactor, dump, from_json, sendable
 from llmobs.sdk.context import session_of
 from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Settings
@@ -57,13 +57,6 @@ _CONTENT: Final = re.compile(
 )
 # Headers of the client's request may hold its key: they leave in no mode.
 _HEADERS: Final = re.compile(r"(gen_ai|llm|ai\.request)\.(extra_)?headers?\b")
-_MESSAGES: Final = frozenset(
-    {
-        semconv.GEN_AI_INPUT_MESSAGES,
-        semconv.GEN_AI_OUTPUT_MESSAGES,
-        semconv.GEN_AI_SYSTEM_INSTRUCTIONS,
-    }
-)
 _LLM_KINDS: Final[Mapping[str, Mapping[str, Kind]]] = {
     "openinference.span.kind": {"LLM": "chat", "EMBEDDING": "embeddings"},
     "llm.request.type": {"chat": "chat", "completion": "chat", "embedding": "embeddings"},
@@ -245,16 +238,23 @@ def scrubbed_event(record: ReadableLogRecord, settings: Settings) -> ReadableLog
 
 
 def _scrub(attributes: Mapping[str, Any] | None, settings: Settings) -> dict[str, Any]:
-    """Return attributes with their content cut or masked, or without it."""
+    """Return attributes with their content, with it masked, or without it."""
     redactor = Redactor(settings.max_characters, settings.redact)
-    masked = settings.content == "redacted"
     kept = {}
     for name, value in (attributes or {}).items():
         if _HEADERS.match(name):
             continue
-        if not _CONTENT.match(name):
+        if settings.content == "full" or not _CONTENT.match(name):
             kept[name] = sendable(value)
-        elif masked or settings.content == "full":
-            text = redactor.apply(value, masked=masked, is_messages=name in _MESSAGES)
-            kept[name] = sendable(text)
+        elif settings.content == "redacted":
+            kept[name] = sendable(_mask(value, redactor, name in MESSAGE_ATTRIBUTES))
+    if redactor.truncated:
+        kept[semconv.LLMOBS_CONTENT_TRUNCATED] = True
     return kept
+
+
+def _mask(value: Any, redactor: Redactor, is_messages: bool) -> Any:
+    """Mask an attribute; in JSON the texts, so that it stays JSON whatever is cut or replaced."""
+    data = from_json(value) if isinstance(value, str) and value[:1] in {"[", "{"} else value
+    masked = redactor.apply(data, masked=True, is_messages=is_messages)
+    return masked if data is value else dump(masked)

@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from opentelemetry.util.types import AnyValue
 
 from llmobs import semconv
-from llmobs.sdk.content import ContentMode, freeze
+from llmobs.sdk.content import LONGEST_SECRET, ContentMode, freeze
 from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Runtime, Settings
 
@@ -284,8 +284,8 @@ class LiveSpan(trace.Span):
     def fail(self, error: BaseException) -> None:
         """Note the exception that ends the call."""
         may_leave = self.content in {"full", "redacted"}
-        # One more than may leave, so that the cut is seen and said.
-        self.failure = Failure.of(error, self.settings.max_characters + 1 if may_leave else 0)
+        n_characters = self.settings.max_characters + LONGEST_SECRET if may_leave else 0
+        self.failure = Failure.of(error, n_characters)
         self.size += len(self.failure.message)
 
     def mark_model_child(self, kind: Kind) -> None:

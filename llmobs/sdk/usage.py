@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from llmobs.sdk.content import Message, text_message, to_messages, tool_arguments
+from llmobs.sdk.content import Message, from_json, text_message, to_messages
 
 __all__ = ["Answer", "Usage", "provider_of_module", "read_answer", "read_stream", "read_usage"]
 
@@ -379,7 +379,7 @@ class _Stream:
             extra.append({"type": "reasoning", "content": "".join(self.reasoning)})
         for call in self.calls.values():
             part = {"type": "tool_call", "name": call["name"] or "", "id": call["id"]}
-            part["arguments"] = tool_arguments("".join(call["arguments"]))
+            part["arguments"] = from_json("".join(call["arguments"]))
             extra.append(part)
         if extra and messages:
             messages[0]["parts"] += extra

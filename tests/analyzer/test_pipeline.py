@@ -7,17 +7,20 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmobs.analyzer.decode import decode_events, decode_metrics, decode_spans
+from llmobs.analyzer.log import SegmentReader, SegmentWriter
 from llmobs.analyzer.monitor import MonitorSettings
 from llmobs.analyzer.normalize import normalize
-from llmobs.analyzer.pipeline import Analysis, Loop
+from llmobs.analyzer.pipeline import Analysis, Ingest, Loop
 from llmobs.analyzer.publish import Metrics
 from llmobs.analyzer.score import ScoreStage, load_scorers
 from llmobs.analyzer.store import ClickHouseStore, SqliteState, open_state, open_store
-from llmobs.records import EventBatch, Scores, SpanBatch
+from llmobs.measures.cost import PriceBook
+from llmobs.records import EventBatch, RawSpans, Scores, SpanBatch
 from tests.otlp import chat_span, traces_request
 
 
@@ -53,6 +56,33 @@ class FailsOnce(Metrics):
         if self.n_calls == 1:
             raise RuntimeError("disk on fire")
         super().record(spans, scores, events)
+
+
+def test_a_request_that_decoding_stumbles_over_is_set_aside_and_the_others_are_stored(
+    store: ClickHouseStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours that nobody knows yet, put in by hand."""
+    chance = random.Random(1)
+    bodies = [traces_request([chat_span(chance, session=f"s-{n}")]) for n in range(5)]
+
+    def stumbles(raw: RawSpans, **options: Any) -> SpanBatch:
+        spans = normalize(raw, **options)
+        if "s-3" in spans.texts("session_id"):
+            raise IndexError("nobody thought of this")
+        return spans
+
+    monkeypatch.setattr("llmobs.analyzer.pipeline.normalize", stumbles)
+    writer = SegmentWriter(tmp_path / "log")
+    for body in bodies:
+        writer.append("traces", body, lambda error: None)
+    writer.close()
+    log = SegmentReader(tmp_path / "log", tmp_path / "aside")
+    ingest = Ingest(log, store, PriceBook(), Metrics())
+    while log.sealed():
+        ingest.step()
+    assert store.sizes()["spans"] == 4
+    assert len([path for path in (tmp_path / "aside").rglob("*") if path.is_file()]) >= 1
+    assert any(bodies[3] in path.read_bytes() for path in (tmp_path / "aside").iterdir())
 
 
 def test_a_step_that_raised_is_done_again_and_leaves_nothing_twice(

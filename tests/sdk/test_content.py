@@ -330,3 +330,16 @@ def test_bytes_within_messages_are_not_sent(start: Start) -> None:
 
 def test_numbers_that_json_cannot_say_become_texts() -> None:
     assert json.loads(dump({"a": [float("nan"), 10**5000, 1]})) == {"a": ["nan", "<int>", 1]}
+
+
+def test_a_secret_across_the_cut_of_an_exceptions_message_leaves_in_no_part(start: Start) -> None:
+    otlp = start(capture_content="redacted", max_characters=20)
+
+    @llmobs.observe
+    def fail() -> None:
+        raise ValueError("reach me at jo.doe.of.sales@shop.example " + "x" * 100_000)
+
+    with pytest.raises(ValueError, match="reach"):
+        fail()
+    llmobs.flush(10)
+    assert otlp.spans[0].message == "reach me at [EMAIL] "

@@ -234,3 +234,16 @@ def test_a_later_init_samples_foreign_traces_too(start: Start) -> None:
     llmobs.flush(10)
     assert otlp.spans == []
     assert otlp.point("gen_ai.client.inference.duration").count == 1
+
+
+def test_masked_messages_of_others_stay_json_whatever_is_cut(start: Start) -> None:
+    otlp = start(capture_content="redacted", max_characters=100, redact=lambda text: f'"{text}')
+    instrumented_client("jo@shop.example " * 50)
+    llmobs.flush(10)
+    a = otlp.span("chat gpt").attributes
+    (message,) = json.loads(a["gen_ai.input.messages"])
+    assert message["role"] == "user"
+    assert message["parts"][0]["type"] == "text"
+    assert message["parts"][0]["content"].startswith('"[EMAIL] ')
+    assert len(message["parts"][0]["content"]) == 100
+    assert a["llmobs.content.truncated"] is True

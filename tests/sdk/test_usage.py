@@ -52,6 +52,15 @@ from llmobs.sdk.usage import Usage, read_answer, read_stream, read_usage
             },
             Usage(100, 20, 60, None, 5),
         ),
+        (  # LangChain's counts include both
+            {
+                "input_tokens": 100,
+                "output_tokens": 20,
+                "input_token_details": {"cache_read": 60, "cache_creation": 30},
+                "output_token_details": {"reasoning": 5},
+            },
+            Usage(100, 20, 60, 30, 5),
+        ),
         ({"prompt_eval_count": 3, "eval_count": 4}, Usage(3, 4)),
         ({"tokens": {"input_tokens": 3, "output_tokens": 4}}, Usage(3, 4)),
         ({"input_tokens": 3, "cache_read_tokens": 2}, Usage(3, None, 2)),

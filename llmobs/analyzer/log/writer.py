@@ -42,6 +42,9 @@ Done = Callable[[Exception | None], None]
 # writer calls itself troubled after a failure.
 _DISK_PAUSE_S: Final = 1.0
 _TROUBLED_S: Final = 5.0
+# With so many sealed segments waiting the engine is behind: larger ones help it to catch up,
+# so that none is sealed for its age alone.
+_BEHIND: Final = 4
 # A full log asks the directory at most this often whether the engine has removed something.
 _RESCAN_S: Final = 0.1
 
@@ -131,7 +134,8 @@ class SegmentWriter:
             directory: Made where it is missing.
             segment_bytes: A segment is sealed when it is at least as large; one group or one
                 request may make it larger.
-            segment_age_s: A segment is sealed at the latest so long after its first request.
+            segment_age_s: A segment is sealed so long after its first request, or later while
+                the engine is behind.
             max_bytes: Size of all segments; beyond it requests are refused.
             max_queue_bytes: Requests that may wait in memory for the disk. One request is
                 always let in, whatever its size.
@@ -349,7 +353,15 @@ class SegmentWriter:
         return len(fresh)
 
     def _is_due(self, segment: _OpenSegment) -> bool:
-        return segment.size >= self._segment_bytes or time.monotonic() >= self._seal_at
+        if segment.size >= self._segment_bytes:
+            return True
+        now = time.monotonic()
+        if now < self._seal_at:
+            return False
+        if not segment.failed and backlog(self._directory).n_segments >= _BEHIND:
+            self._seal_at = now + self._segment_age_s
+            return False
+        return True
 
     def _try_to_seal(self, segment: _OpenSegment) -> None:
         try:

@@ -254,8 +254,15 @@ SETTINGS {_DURABLE}, ttl_only_drop_parts = 1"""
 _STALE_MINUTES: Final = f"""CREATE TABLE IF NOT EXISTS stale_minutes (minute Int64)
 ENGINE = MergeTree ORDER BY minute SETTINGS {_DURABLE}"""
 
+
+def _message(role: str, column: str) -> str:
+    """Return SQL for the message that a text column stands for."""
+    head = f'{{"role":"{role}","parts":[{{"type":"text","content":'
+    return f"concat('{head}', toJSONString({column}), '}}]}}')"
+
+
 # The table of the OpenTelemetry Collector's ClickHouse exporter, for dashboards made for it.
-_OTEL_TRACES: Final = """CREATE OR REPLACE VIEW otel_traces AS SELECT
+_OTEL_TRACES: Final = f"""CREATE OR REPLACE VIEW otel_traces AS SELECT
   ts AS Timestamp,
   lower(hex(trace_id)) AS TraceId,
   lower(hex(span_id)) AS SpanId,
@@ -285,8 +292,11 @@ _OTEL_TRACES: Final = """CREATE OR REPLACE VIEW otel_traces AS SELECT
       'gen_ai.usage.output_tokens', ifNull(toString(output_tokens), ''),
       'llmobs.feature', toString(feature),
       'llmobs.cost_usd', ifNull(toString(cost_usd), ''),
-      'gen_ai.input.messages', input_messages,
-      'gen_ai.output.messages', output_messages
+      'gen_ai.input.messages', if(input_messages != '' OR input_text = '', input_messages,
+        concat('[', if(system_text = '', '', concat({_message("system", "system_text")}, ', ')),
+          {_message("user", "input_text")}, ']')),
+      'gen_ai.output.messages', if(output_messages != '' OR output_text = '', output_messages,
+        concat('[', {_message("assistant", "output_text")}, ']'))
     ))) AS SpanAttributes,
   duration_ns AS Duration,
   transform(status, [1, 2], ['Ok', 'Error'], 'Unset') AS StatusCode,

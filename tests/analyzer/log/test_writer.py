@@ -87,6 +87,30 @@ def test_a_segment_is_sealed_by_age_when_nothing_more_comes(
     writer.close()
 
 
+def test_while_the_engine_is_behind_segments_grow_and_are_sealed_when_it_has_caught_up(
+    directory: Path, reader: SegmentReader
+) -> None:
+    writer = SegmentWriter(directory, segment_age_s=0.05)
+    deadline = time.monotonic() + 1.5
+    n_requests = 0
+    while time.monotonic() < deadline:
+        append(writer, b"%d" % n_requests)
+        n_requests += 1
+    behind = reader.sealed()
+    assert len(behind) == 4
+    n_stored = 0
+    for number in behind:
+        n_stored += len(reader.read(number).requests)
+        reader.remove(number)
+    for _ in range(100):
+        if reader.sealed():
+            break
+        time.sleep(0.05)
+    n_stored += sum(len(reader.read(number).requests) for number in reader.sealed())
+    assert n_stored == n_requests
+    writer.close()
+
+
 def test_a_segment_is_sealed_by_size(directory: Path, reader: SegmentReader) -> None:
     writer = SegmentWriter(directory, segment_bytes=10_000, segment_age_s=60)
     append_all(writer, [b"%03d" % i * 1000 for i in range(20)])

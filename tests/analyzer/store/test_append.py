@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
@@ -430,6 +431,23 @@ def test_the_exporters_view_shows_the_same_spans(store: ClickHouseStore) -> None
         "gen_ai.operation.name": "chat",
         "gen_ai.usage.input_tokens": "7",
     }
+
+
+def test_the_exporters_view_has_the_messages_that_plain_texts_stand_for(
+    store: ClickHouseStore,
+) -> None:
+    plain = {"system_text": "Be kind.", "input_text": 'Say "hi"\n', "output_text": "hi"}
+    sent = {"span_id": span_id(2), "input_text": "x", "input_messages": "[]"}
+    store.append(0, spans(plain, sent), NO_EVENTS, NO_METRICS)
+    first, second = store._clients.ask("SELECT * FROM otel_traces ORDER BY SpanId", {})
+    asked = json.loads(first["SpanAttributes"]["gen_ai.input.messages"])
+    assert [(m["role"], m["parts"][0]["content"]) for m in asked] == [
+        ("system", "Be kind."),
+        ("user", 'Say "hi"\n'),
+    ]
+    [answered] = json.loads(first["SpanAttributes"]["gen_ai.output.messages"])
+    assert answered == {"role": "assistant", "parts": [{"type": "text", "content": "hi"}]}
+    assert second["SpanAttributes"]["gen_ai.input.messages"] == "[]"
 
 
 def test_retention_can_be_changed_and_reaches_every_table(store_url: str) -> None:
