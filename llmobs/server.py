@@ -107,7 +107,7 @@ class _Engine:
         from llmobs.analyzer.score import ScoreStage, load_scorers
         from llmobs.analyzer.store import open_state, open_store
         from llmobs.measures.cost import PriceBook
-        from llmobs.web import create_app
+        from llmobs.web.app import create_app
 
         self._settings = settings
         settings.data.mkdir(parents=True, exist_ok=True)

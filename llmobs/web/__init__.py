@@ -1,7 +1,5 @@
-"""The page and the JSON API over the store."""
+"""The page and the JSON API over the store, and a client of that API.
 
-from __future__ import annotations
-
-from llmobs.web.app import create_app
-
-__all__ = ["create_app"]
+`app.py` makes the server's side and is heavy; `client.py` asks it and is light. So nothing is
+imported here.
+"""

@@ -14,7 +14,7 @@ import uvicorn
 from click.testing import CliRunner
 
 from llmobs.cli.commands import cli
-from llmobs.web import create_app
+from llmobs.web.app import create_app
 from tests.listener import Listener
 from tests.web.fakes import FakeState, FakeStore, sample_page_metrics, sample_ready
 

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from llmobs.analyzer.store.base import Row
 from llmobs.errors import ConfigurationError, StoreError
-from llmobs.web import create_app
+from llmobs.web.app import create_app
 from tests.web.fakes import (
     MARKUP,
     FakeState,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from llmobs.web import create_app
+from llmobs.web.app import create_app
 from tests.web.fakes import (
     MARKUP,
     FakeState,
