@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from llmobs.cli.doctor import doctor
 from llmobs.cli.output import Column, clock, count, duration_ms, print_rows, usd
 from llmobs.errors import LlmobsError
 from llmobs.web.client import Api
@@ -387,3 +388,6 @@ def status(url: str, token: str | None, as_json: bool) -> None:
     for group, values in body.items():
         for name, value in values.items() if isinstance(values, dict) else [("", values)]:
             click.echo(f"{group:10} {name:24} {_text(value)}")
+
+
+cli.add_command(doctor)

@@ -7,11 +7,12 @@ and a tutor that is an agent with a tool. The decorators are the whole instrumen
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import llmobs
-from llmobs.demo.workload import Call
+from llmobs.demo.workload import Call, factors
 
 __all__ = ["ProviderError", "answer"]
 
@@ -141,11 +142,19 @@ async def tutor(question: str, call: Call) -> str:
     if call.input_tokens % 4 == 0:
         plan = "I will use the calculator first, and then explain the steps."
         await think(_messages(call), call, plan, call.input_tokens // 2, 24)
-        product = await calculator(6, 7)
-        context = {"role": "tool", "content": str(product), "tool_call_id": "call_1"}
-        reply = await think(
-            _messages(call, context), call, call.answer, call.input_tokens, call.output_tokens
-        )
+        first, second = factors(question)
+        product = await calculator(first, second)
+        arguments = json.dumps({"a": first, "b": second})
+        function = {"name": "calculator", "arguments": arguments}
+        messages = [
+            *_messages(call),
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+            },
+            {"role": "tool", "content": str(product), "tool_call_id": "call_1"},
+        ]
+        reply = await think(messages, call, call.answer, call.input_tokens, call.output_tokens)
     else:
         reply = await think(
             _messages(call), call, call.answer, call.input_tokens, call.output_tokens

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["INCIDENTS", "LEARNING_SHARE", "Call", "Incident", "Plan", "make_plan"]
+__all__ = ["INCIDENTS", "LEARNING_SHARE", "Call", "Incident", "Plan", "factors", "make_plan"]
 
 LEARNING_SHARE: Final = 0.36
 """Share of the demo, from its begin, in which the monitors learn what is normal."""
@@ -197,13 +197,24 @@ def _support_answer(topic: str, pick: random.Random) -> str:
     return f"{opening}. About {topic}: please {step}. Our help page on {topic} has more."
 
 
+def factors(question: str) -> tuple[int, int]:
+    """Return the two numbers of a word problem that the tutor multiplies."""
+    first, second, *_ = [*_numbers(question), 6, 7]
+    return first, second
+
+
+def _numbers(question: str) -> list[int]:
+    words = (word.strip("$,.?%") for word in question.split())
+    return [int(word) for word in words if word.isdecimal()]
+
+
 def _tutor_answer(question: str, pick: random.Random) -> str:
-    numbers = [word.strip("$,.?%") for word in question.split() if word.strip("$,.?%").isdigit()]
-    first, second = [*numbers, "6", "7"][:2]
-    result = int(first) * int(second)
+    numbers = _numbers(question)
+    first, second = factors(question)
+    result = first * second
     opening = pick.choice(("Let's work it out step by step", "We take it one step at a time"))
     return (
-        f"{opening}. First write down what is given: {', '.join(numbers) or 'no number'}. "
+        f"{opening}. First write down what is given: {', '.join(map(str, numbers)) or 'nothing'}. "
         f"Then multiply {first} by {second}, which makes {result}. Check the unit that the "
         f"question asks for, and compare the result with a rough guess. So the answer is {result}."
     )

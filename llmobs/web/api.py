@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 from llmobs.analyzer.store.base import Row, State, Store
 from llmobs.web.errors import NotFoundError
+from llmobs.web.health import health
 from llmobs.web.query import DIMENSIONS, MAX_LIMIT, Query, Window, step_s
 
 __all__ = ["BY_ID", "LISTS", "Api", "Ready"]
@@ -35,12 +36,16 @@ class Api:
         store: Spans, scores and metrics.
         state: Monitors, findings and alerts.
         ready: Whether the engine works, with details.
+        metrics: The engine's own metrics in Prometheus' text format.
     """
 
-    def __init__(self, store: Store, state: State, ready: Ready) -> None:
+    def __init__(
+        self, store: Store, state: State, ready: Ready, metrics: Callable[[], bytes]
+    ) -> None:
         self._store = store
         self._state = state
         self._ready = ready
+        self._metrics = metrics
 
     def overview(self, query: Query) -> Row:
         """Return the totals of the window and of the one before it."""
@@ -172,13 +177,15 @@ class Api:
         rows = self._store.metric_series(name, grid.since_ns, grid.until_ns, step)
         return {"window": window.to_json(), "name": name, "step_s": step, "rows": rows}
 
-    def status(self, _query: Query) -> Row:
-        """Return how the engine stands and how much it keeps."""
+    def status(self, query: Query) -> Row:
+        """Return how the engine stands, what its metrics say of it, and how much it keeps."""
         ready, details = self._ready()
         return {
             "version": version("llmobs"),
+            "now_ms": query.now_ns // 1_000_000,
             "ready": ready,
             "details": details,
+            "health": health(self._metrics(), query.now_ns / 1e9),
             "sizes": self._store.sizes(),
         }
 

@@ -95,7 +95,7 @@ def create_app(
 
     gate = TokenGate(token, f"{base_path}/") if token is not None else None
     assets = Assets(base_path)
-    endpoints = _Endpoints(Api(store, state, ready), gate, clock_ns)
+    endpoints = _Endpoints(Api(store, state, ready, metrics), gate, clock_ns)
 
     async def page(_request: Request) -> Response:
         return assets.page()

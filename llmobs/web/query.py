@@ -78,6 +78,11 @@ class Query:
         self._params = params
         self._now_ns = now_ns
 
+    @property
+    def now_ns(self) -> int:
+        """What the time is here, in ns since 1970."""
+        return self._now_ns
+
     def text(self, name: str) -> str | None:
         """Return a parameter, None where it is missing or empty."""
         return self._params.get(name) or None

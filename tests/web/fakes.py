@@ -1040,8 +1040,27 @@ def sample_ready() -> tuple[bool, dict[str, Any]]:
 
 
 def sample_page_metrics() -> bytes:
-    """Return one metric in Prometheus' text format."""
-    return b"# TYPE llmobs_calls_total counter\nllmobs_calls_total 12\n"
+    """Return metrics of a server that is well, in Prometheus' text format."""
+    now_s = time.time()
+    return f"""\
+# TYPE llmobs_calls_total counter
+llmobs_calls_total 12
+llmobs_receive_requests_total{{outcome="accepted",signal="traces",transport="http"}} 104.0
+llmobs_receive_requests_total{{outcome="accepted",signal="logs",transport="grpc"}} 6.0
+llmobs_log_backlog_segments 1.0
+llmobs_log_backlog_bytes 2.5e+06
+llmobs_log_backlog_seconds 0.4
+llmobs_log_refused_total 0.0
+llmobs_log_disk_errors_total 0.0
+llmobs_ingest_items_total{{outcome="accepted",signal="traces"}} 12783.0
+llmobs_ingest_items_total{{outcome="duplicate",signal="traces"}} 64.0
+llmobs_ingest_items_total{{outcome="rejected",signal="traces"}} 0.0
+llmobs_scoring_lag_seconds 0.65
+llmobs_last_cycle_timestamp_seconds{{stage="ingest"}} {now_s - 0.05}
+llmobs_last_cycle_timestamp_seconds{{stage="analysis"}} {now_s - 0.1}
+llmobs_last_cycle_timestamp_seconds{{stage="announcer"}} {now_s - 0.4}
+llmobs_publish_failures_total{{target="notify"}} 0.0
+""".encode()
 
 
 def check_types(store: FakeStore, state: FakeState) -> tuple[Store, State]:

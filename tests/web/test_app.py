@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from llmobs.analyzer.store.base import Row
 from llmobs.errors import ConfigurationError, StoreError
 from llmobs.web.app import create_app
+from llmobs.web.health import health
 from tests.web.fakes import (
     MARKUP,
     FakeState,
@@ -204,6 +205,23 @@ def test_status_tells_readiness_and_sizes(client: TestClient, store: FakeStore) 
     answer = read(client, "status")
     assert answer["ready"] is True
     assert answer["sizes"]["spans"] == len(store.spans)
+
+
+def test_status_tells_what_the_metrics_say_of_the_servers_health(client: TestClient) -> None:
+    health = read(client, "status")["health"]
+    assert health["requests"] == {"accepted": 110}
+    assert health["items"] == {"accepted": 12_783, "duplicate": 64}
+    assert health["log"]["size_bytes"] == 2_500_000
+    assert health["lag_s"] == 0.65
+    assert set(health["heartbeat_age_s"]) == {"ingest", "analysis", "announcer"}
+    assert health["publish_failures"] == {}
+
+
+def test_health_of_a_server_that_says_nothing_is_not_known_rather_than_zero() -> None:
+    quiet = health(b"", 0.0)
+    assert quiet["log"] == {}
+    assert quiet["lag_s"] is None
+    assert quiet["heartbeat_age_s"] == {}
 
 
 # Parameters.

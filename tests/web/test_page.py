@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from llmobs.analyzer.store.base import Row
 from llmobs.web.app import create_app
 from tests.web.fakes import (
     MARKUP,
@@ -128,8 +129,18 @@ def words(dom: str) -> str:
                 "alarm at 12.6",
             ],
         ),
-        ("/alerts", ["Firing (2)", "Resolved (1)", "Time line"]),
-        ("/system", ["ready", "Spans kept", "CPU of the process", "support-bot"]),
+        ("/alerts", ["Firing (2)", "Resolved (1)", "Time line", "the message as it was sent"]),
+        (
+            "/system",
+            [
+                "ready",
+                "Spans kept",
+                "CPU of the process",
+                "support-bot",
+                "requests accepted 110",
+                "2.5 MB, oldest 400 ms",
+            ],
+        ),
     ],
 )
 def test_a_view_shows_its_data(
@@ -171,6 +182,23 @@ def test_a_trace_shows_the_chosen_span(address: str, tmp_path: Path, store: Fake
 def test_an_empty_store_tells_how_to_begin(tmp_path: Path) -> None:
     with serving(FakeStore(time.time_ns() // 1_000_000, sessions=0)) as url:
         assert "@llmobs.observe" in words(visit(url, tmp_path))
+
+
+class YoungStore(FakeStore):
+    """Keeps nothing that is older than a few minutes."""
+
+    def sizes(self) -> Row:
+        """Return sizes of which the oldest span is four minutes old."""
+        return {**super().sizes(), "oldest_ms": self.now_ms - 4 * 60_000}
+
+
+def test_the_range_is_short_while_all_that_is_kept_is_young(
+    address: str, tmp_path: Path, store: FakeStore
+) -> None:
+    assert "<span>Last 24 hours</span>" in visit(address, tmp_path / "old")
+    with serving(YoungStore(store.now_ms, sessions=20)) as url:
+        assert "<span>Last 15 minutes</span>" in visit(url, tmp_path / "young")
+        assert "<span>Last 6 hours</span>" in visit(f"{url}/?since=6h", tmp_path / "chosen")
 
 
 def test_what_is_not_there_is_said_in_words(address: str, tmp_path: Path) -> None:

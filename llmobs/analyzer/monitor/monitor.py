@@ -368,6 +368,9 @@ class Monitor(ABC):
     def _record(self, at_ns: int) -> None:
         """Keep the evidence for the page: dense for the last while, sparse for long ago."""
         spacing_ns = int(self.settings.session_idle_s * 1e8)
+        if [value for _, value in self.history[-2:]] == [self.log_e] * 2:
+            self.history[-1] = (at_ns, self.log_e)  # a level stretch is two points
+            return
         if self.history and at_ns - self.history[-1][0] < spacing_ns:
             last_ns, last = self.history[-1]
             self.history[-1] = (last_ns, max(last, self.log_e))
@@ -383,7 +386,7 @@ class Monitor(ABC):
         since = [unit for unit in self.recent if unit.at_ns > onset_ns] or list(self.recent)[-1:]
         effect = self._effect(since)
         where = f"feature {feature}" if feature else f"service {service}"
-        self.alarm_text = effect.summary
+        self.alarm_text = effect.summary.rstrip(",")
         summary = f"{where}: {effect.summary} since {words.clock(onset_ns, at_ns)}"
         examples = list(dict.fromkeys(unit.trace.hex() for unit in effect.carriers))
         # With the time: counts begin anew when the state was lost or a place was renewed.

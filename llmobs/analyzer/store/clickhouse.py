@@ -9,6 +9,7 @@ import math
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -18,7 +19,8 @@ import pyarrow.compute as pc
 from llmobs import semconv
 from llmobs.analyzer.store import queries
 from llmobs.analyzer.store.base import Row
-from llmobs.analyzer.store.clients import Clients
+from llmobs.analyzer.store.clients import Clients, as_record
+from llmobs.analyzer.store.export import EXPORTED, Exported, export_parquet
 from llmobs.analyzer.store.schema import (
     MINUTE_OF,
     ROLLUP_COLUMNS,
@@ -239,6 +241,17 @@ class ClickHouseStore:
         """Return how much is stored; see `base.Store.sizes`."""
         return queries.sizes(self._clients.ask)
 
+    def export_parquet(
+        self,
+        folder: Path,
+        since_ns: int,
+        until_ns: int,
+        *,
+        what: Sequence[Exported] = EXPORTED,
+    ) -> dict[str, int]:
+        """Write what is stored to files; see `base.Store.export_parquet`."""
+        return export_parquet(self._clients, folder, since_ns, until_ns, what)
+
     def close(self) -> None:
         """Let go of the engine and its directory."""
         with self._writing:
@@ -318,7 +331,9 @@ class ClickHouseStore:
             WHERE seg >= {start:UInt64} AND seg >= {from:UInt64} AND seg < {to:UInt64}""",
             {**bound, "start": start["seg"]},
         )
-        self._seen.add(span_keys(_cast(ids, pa.schema([_field("trace_id"), _field("span_id")]))))
+        self._seen.add(
+            span_keys(as_record(ids, pa.schema([_field("trace_id"), _field("span_id")])))
+        )
         self._seen_until = segment - 1
 
     def _records(self, table: str, schema: pa.Schema, bound: Mapping[str, int]) -> pa.Table:
@@ -329,7 +344,7 @@ class ClickHouseStore:
             ORDER BY ts, span_id""",
             bound,
         )
-        return _cast(rows, schema)
+        return as_record(rows, schema)
 
     def _delete(self, table: str, where: str, bound: Mapping[str, Any]) -> None:
         self._clients.command(f"DELETE FROM {table} WHERE {where}", bound)
@@ -418,14 +433,6 @@ def _evaluation(event: Row, place_of: Mapping[str, Row]) -> Row:
 
 def _as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(_TS)  # an int64 would be read as seconds
-
-
-def _cast(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Give rows of the engine the types of a record."""
-    if rows.num_rows == 0:
-        return schema.empty_table()
-    columns = [rows.column(field.name).cast(field.type) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _minutes(spans: pa.Table) -> list[int]:

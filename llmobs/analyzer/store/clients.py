@@ -18,7 +18,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from llmobs.analyzer.store.base import Row
 from llmobs.errors import ConfigurationError, StoreError
 
-__all__ = ["Clients"]
+__all__ = ["Clients", "as_record"]
 
 # Codes of ClickHouse's ErrorCodes.cpp that a user can cause and mend.
 _TIMEOUT_EXCEEDED: Final = 159
@@ -174,6 +174,14 @@ def _target(url: str, memory_limit_bytes: int) -> dict[str, Any]:
         f"store URL of scheme {parts.scheme!r} is not known; "
         "use chdb:///path or clickhouse://user:password@host:port/database"
     )
+
+
+def as_record(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give rows of the engine the types of a record."""
+    if rows.num_rows == 0:
+        return schema.empty_table()
+    columns = [rows.column(field.name).cast(field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _plain(value: Any) -> Any:

@@ -49,6 +49,8 @@ Ask: TypeAlias = Callable[[str, Mapping[str, Any]], list[Row]]
 _MINUTE_NS: Final = 60_000_000_000
 _DAY_NS: Final = 86_400_000_000_000
 _MAX_NS: Final = 2**63 - 1
+# An evaluation carries the clock of whoever judged; an hour is more than clocks differ.
+_CLOCK_SKEW_NS: Final = 3_600_000_000_000
 _MAX_LIMIT: Final = 10_000
 _MAX_STEPS: Final = 20_000
 _TEXT_LENGTH: Final = 200
@@ -114,18 +116,21 @@ _TOTALS_OF_MINUTES: Final = f"""
   sumIf(n_input, {MODEL_CALL}) AS input_tokens,
   sumIf(n_output, {MODEL_CALL}) AS output_tokens,
   sumIf(cost, {MODEL_CALL}) AS sum_cost"""
+# {state}: nothing for the quantiles, "State" for what can be merged again.
 _DURATIONS: Final = (
-    f"quantilesTDigestWeightedIf{QUANTILES}"
+    f"quantilesTDigestWeighted{{state}}If{QUANTILES}"
     f"(duration_ns, toUInt64(round(weight)), {INFERENCE}) AS durations"
 )
 _DURATIONS_OF_MINUTES: Final = (
-    f"quantilesTDigestWeightedMergeIf{QUANTILES}(duration, {INFERENCE}) AS durations"
+    f"quantilesTDigestWeightedMerge{{state}}If{QUANTILES}(duration, {INFERENCE}) AS durations"
 )
 _TTFTS: Final = (
-    f"quantilesTDigestWeightedIf{QUANTILES}(ifNull(ttft_ns, 0), toUInt64(round(weight)), "
-    f"{INFERENCE} AND isNotNull(ttft_ns)) AS ttfts"
+    f"quantilesTDigestWeighted{{state}}If{QUANTILES}(ifNull(ttft_ns, 0), "
+    f"toUInt64(round(weight)), {INFERENCE} AND isNotNull(ttft_ns)) AS ttfts"
 )
-_TTFTS_OF_MINUTES: Final = f"quantilesTDigestWeightedMergeIf{QUANTILES}(ttft, {INFERENCE}) AS ttfts"
+_TTFTS_OF_MINUTES: Final = (
+    f"quantilesTDigestWeightedMerge{{state}}If{QUANTILES}(ttft, {INFERENCE}) AS ttfts"
+)
 
 # Whole minutes from the roll-up, what is left at both ends of the window from spans.
 _MINUTES: Final = f"""(
@@ -160,11 +165,13 @@ class _Source:
 
     @property
     def durations(self) -> str:
-        return _DURATIONS_OF_MINUTES if self.rolled else _DURATIONS
+        return (_DURATIONS_OF_MINUTES if self.rolled else _DURATIONS).format(state="")
 
     @property
-    def ttfts(self) -> str:
-        return _TTFTS_OF_MINUTES if self.rolled else _TTFTS
+    def states(self) -> str:
+        """Durations and times to the first chunk, to be merged."""
+        both = (_DURATIONS_OF_MINUTES, _TTFTS_OF_MINUTES) if self.rolled else (_DURATIONS, _TTFTS)
+        return ", ".join(each.format(state="State") for each in both)
 
     def column(self, expression: str) -> str:
         """Say in the source's columns what is said in those of spans."""
@@ -189,34 +196,25 @@ def _source(
 
 def overview(ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str | None]) -> Row:
     """Return totals and breakdowns of a window; see `base.Store.overview`."""
-    source = _source(since_ns, until_ns, filters)
-    (row,) = ask(
-        f"SELECT {source.totals}, {source.durations}, {source.ttfts} FROM {source.rows}",
-        source.bound,
-    )
+    row, *groups = _breakdowns(ask, _source(since_ns, until_ns, filters))
     p50_ms, p95_ms, p99_ms = _ms_of_quantiles(row["durations"])
     totals = _totals(row)
     calls = totals["calls"]
-    where, bound = _where(since_ns, until_ns, filters)
-    (people,) = ask(
-        f"""SELECT uniqExactIf(session_id, session_id != '') AS sessions,
-          uniqExactIf(user_id, user_id != '') AS users
-        FROM spans WHERE {where}""",
-        bound,
-    )
-    failed = _Source(False, f"spans WHERE status = 2 AND {INFERENCE} AND {where}", bound)
+    by = {
+        name: [_group(each) for each in groups if each["dimension"] == name] for name in _DIMENSIONS
+    }
     return {
         **totals,
-        **people,
+        **_people(ask, since_ns, until_ns, filters),
         "error_ratio": totals["errors"] / calls if calls else None,
         "p50_ms": p50_ms,
         "p95_ms": p95_ms,
         "p99_ms": p99_ms,
         "ttft_p95_ms": _ms_of_quantiles(row["ttfts"])[1],
-        "by_model": _breakdown(ask, MODEL, source),
-        "by_feature": _breakdown(ask, "feature", source),
-        "by_service": _breakdown(ask, "service", source),
-        "by_error": _breakdown(ask, "if(error_type = '', '_OTHER', error_type)", failed),
+        "by_model": by["model"],
+        "by_feature": by["feature"],
+        "by_service": by["service"],
+        "by_error": _errors(ask, since_ns, until_ns, filters) if totals["errors"] else [],
         "scores": _score_totals(ask, since_ns, until_ns, filters),
     }
 
@@ -270,10 +268,10 @@ _NO_CALLS: Final[Row] = {
     "durations": (None, None, None),
 }
 _SESSION_ORDERS: Final = {
-    "last": "last_ns",
-    "cost": "ifNull(sum_cost, -1)",
-    "calls": "calls",
-    "errors": "errors",
+    "last": "max(toUnixTimestamp64Nano(ts) + duration_ns)",
+    "cost": f"ifNull(sumIf(weight * cost_usd, {MODEL_CALL}), -1)",
+    "calls": f"sumIf(weight, {INFERENCE})",
+    "errors": f"sumIf(weight, {INFERENCE} AND status = 2)",
 }
 
 
@@ -285,7 +283,10 @@ def sessions(
     order: str,
     filters: Mapping[str, str | None],
 ) -> list[Row]:
-    """Return sessions of a window; see `base.Store.sessions`."""
+    """Return sessions of a window; see `base.Store.sessions`.
+
+    Which ones is told by a few narrow columns; only those sessions are then grouped.
+    """
     if order not in _SESSION_ORDERS:
         raise ConfigurationError(
             f"sessions have no order {order!r}; use one of {', '.join(_SESSION_ORDERS)}"
@@ -296,13 +297,28 @@ def sessions(
         chosen, chosen_bound = _where(since_ns, until_ns, filters)
         where += f" AND session_id IN (SELECT session_id FROM spans WHERE {chosen})"
         bound |= chosen_bound
-    return _sessions(ask, where, bound, _SESSION_ORDERS[order], limit)
+    found = ask(
+        f"""SELECT session_id AS id, min(toUnixTimestamp64Nano(ts)) AS first_ns
+        FROM spans WHERE session_id != '' AND {where}
+        GROUP BY session_id ORDER BY {_SESSION_ORDERS[order]} DESC, session_id
+        LIMIT {{limit:UInt32}}""",
+        {**bound, "limit": _limit(limit)},
+    )
+    if not found:
+        return []
+    first_ns = min(row["first_ns"] for row in found)
+    where, bound = _where(first_ns, until_ns, {})
+    where += " AND session_id IN (SELECT arrayJoin({ids:Array(String)}))"
+    rows = _sessions(ask, where, {**bound, "ids": [row["id"] for row in found]})
+    row_of = {row["session_id"]: row for row in rows}
+    # A session that was deleted between the two questions is left out.
+    return [row_of[row["id"]] for row in found if row["id"] in row_of]
 
 
 def session(ask: Ask, session_id: str) -> Row | None:
     """Return one session with its traces; see `base.Store.session`."""
     bound = {"session_id": session_id}
-    found = _sessions(ask, _FILTERS["session_id"], bound, "last_ns", 1) if session_id else []
+    found = _sessions(ask, _FILTERS["session_id"], bound) if session_id else []
     if not found:
         return None
     ids = ask(
@@ -315,7 +331,8 @@ def session(ask: Ask, session_id: str) -> Row | None:
     return {**found[0], "traces": _traces(ask, [row["id"] for row in ids], first_ns, last_ns)}
 
 
-def _sessions(ask: Ask, where: str, bound: Mapping[str, Any], order: str, limit: int) -> list[Row]:
+def _sessions(ask: Ask, where: str, bound: Mapping[str, Any]) -> list[Row]:
+    """Sum up each session that a condition leaves, in no order."""
     rows = ask(
         f"""SELECT session_id,
           anyIf(user_id, user_id != '') AS user_id,
@@ -326,11 +343,10 @@ def _sessions(ask: Ask, where: str, bound: Mapping[str, Any], order: str, limit:
           max(toUnixTimestamp64Nano(ts) + duration_ns) AS last_ns,
           uniqExact(trace_id) AS traces,
           {_TOTALS}
-        FROM spans WHERE session_id != '' AND {where}
-        GROUP BY session_id ORDER BY {order} DESC, session_id LIMIT {{limit:UInt32}}""",
-        {**bound, "limit": _limit(limit)},
+        FROM spans WHERE {where} GROUP BY session_id""",
+        bound,
     )
-    flags = _flags(ask, "session_id", [row["session_id"] for row in rows])
+    flags = _flags(ask, "session_id", {row["session_id"]: row["first_ns"] for row in rows})
     return [
         {
             "session_id": row["session_id"],
@@ -409,7 +425,7 @@ def _traces(ask: Ask, ids: Sequence[str], first_ns: int, last_ns: int) -> list[R
             "last": min(last_ns + _DAY_NS, _MAX_NS),
         },
     )
-    flags = _flags(ask, "trace_id", [row["id"] for row in rows])
+    flags = _flags(ask, "trace_id", {row["id"]: row["first_ns"] for row in rows})
     return [
         {
             "trace_id": row["id"],
@@ -578,23 +594,77 @@ def sizes(ask: Ask) -> Row:
     }
 
 
-def _breakdown(ask: Ask, name: str, source: _Source) -> list[Row]:
-    rows = ask(
-        f"""SELECT {source.column(name)} AS key, {source.totals}, {source.durations}
-        FROM {source.rows} AND {MODEL_CALL}
-        GROUP BY key ORDER BY calls DESC, ifNull(sum_cost, 0) DESC, key LIMIT 100""",
+_DIMENSIONS: Final = ("model", "feature", "service")
+
+
+def _breakdowns(ask: Ask, source: _Source) -> list[Row]:
+    """Return the totals of a window and of each model, feature and service in it.
+
+    Merging digests is what costs: they are merged once, by all three dimensions, and then
+    the few that are left by each of them.
+
+    Returns:
+        The totals of all with `dimension` "", then at most 100 of each dimension, most calls
+        first, with their `dimension` and `key`.
+    """
+    model = source.column(MODEL)
+    # Of spans that are no model calls every total is 0.
+    return ask(
+        f"""SELECT
+          multiIf(grouping(model) = 0, 'model', grouping(feature) = 0, 'feature',
+            grouping(service) = 0, 'service', '') AS dimension,
+          concat(model, feature, service) AS key,
+          sum(calls) AS calls, sum(errors) AS errors, sum(cost_usd) AS cost_usd,
+          sum(unpriced_calls) AS unpriced_calls,
+          sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+          quantilesTDigestWeightedMerge{QUANTILES}(durations) AS durations,
+          quantilesTDigestWeightedMerge{QUANTILES}(ttfts) AS ttfts
+        FROM (
+          SELECT {model} AS model, feature, service, {source.totals}, {source.states}
+          FROM {source.rows} AND {MODEL_CALL} GROUP BY {model}, feature, service)
+        GROUP BY GROUPING SETS ((), (model), (feature), (service))
+        ORDER BY dimension, sum(calls) DESC, ifNull(sum(cost_usd), 0) DESC, key
+        LIMIT 100 BY dimension""",
         source.bound,
     )
-    return [
-        {
-            "name": row["key"],
-            "calls": (totals := _totals(row))["calls"],
-            "errors": totals["errors"],
-            "cost_usd": totals["cost_usd"],
-            "p95_ms": _ms_of_quantiles(row["durations"])[1],
-        }
-        for row in rows
-    ]
+
+
+def _errors(ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str | None]) -> list[Row]:
+    where, bound = _where(since_ns, until_ns, filters)
+    rows = ask(
+        f"""SELECT if(error_type = '', '_OTHER', error_type) AS key,
+          {_TOTALS}, {_DURATIONS.format(state="")}
+        FROM spans WHERE status = 2 AND {INFERENCE} AND {where}
+        GROUP BY key ORDER BY calls DESC, ifNull(sum_cost, 0) DESC, key LIMIT 100""",
+        bound,
+    )
+    return [_group(row) for row in rows]
+
+
+def _people(ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str | None]) -> Row:
+    """Count sessions and users by hashes: half as dear as by texts.
+
+    Among 10 million, two share a hash with a chance of one in 10^5.
+    """
+    where, bound = _where(since_ns, until_ns, filters)
+    (row,) = ask(
+        f"""SELECT uniqExactIf(cityHash64(session_id), session_id != '') AS sessions,
+          uniqExactIf(cityHash64(user_id), user_id != '') AS users
+        FROM spans WHERE {where}""",
+        bound,
+    )
+    return row
+
+
+def _group(row: Row) -> Row:
+    totals = _totals(row)
+    return {
+        "name": row["key"],
+        "calls": totals["calls"],
+        "errors": totals["errors"],
+        "cost_usd": totals["cost_usd"],
+        "p95_ms": _ms_of_quantiles(row["durations"])[1],
+    }
 
 
 def _score_totals(
@@ -618,18 +688,24 @@ def _score_totals(
     )
 
 
-def _flags(ask: Ask, key: str, ids: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of failed scores by session or trace."""
-    if not ids:
+def _flags(ask: Ask, key: str, starts: Mapping[str, int]) -> dict[str, list[str]]:
+    """Return the names of failed scores by session or trace.
+
+    Args:
+        ask: Runs SQL.
+        key: ``session_id`` or ``trace_id``.
+        starts: When each of them began, in ns; a score is never older.
+    """
+    if not starts:
         return {}
     wanted = "toFixedString(unhex(id), 16)" if key == "trace_id" else "id"
     shown = f"lower(hex({key}))" if key == "trace_id" else key
     rows = ask(
         f"""SELECT {shown} AS id, arraySort(groupUniqArray(name)) AS flags FROM scores
-        WHERE label = 'fail'
+        WHERE label = 'fail' AND ts >= fromUnixTimestamp64Nano({{first:Int64}}, 'UTC')
           AND {key} IN (SELECT {wanted} FROM (SELECT arrayJoin({{ids:Array(String)}}) AS id))
         GROUP BY {key}""",
-        {"ids": list(ids)},
+        {"ids": list(starts), "first": max(min(starts.values()) - _CLOCK_SKEW_NS, 0)},
     )
     return {row["id"]: row["flags"] for row in rows}
 

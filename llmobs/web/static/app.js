@@ -4,7 +4,8 @@ import * as api from "./api.js";
 import { controlBar, setUpdated } from "./controls.js";
 import { h, icon } from "./dom.js";
 import { errorBox, refreshTimes, skeleton } from "./parts.js";
-import { currentRoute, DEFAULT_SINCE, FILTERS, link, listen } from "./router.js";
+import { defaultSince, fitRange } from "./range.js";
+import { currentRoute, FILTERS, link, listen } from "./router.js";
 import { signIn } from "./signin.js";
 import * as alerts from "./views/alerts.js";
 import * as drift from "./views/drift.js";
@@ -41,7 +42,7 @@ function isElsewhere(route) {
 
 function contextOf(route, signal) {
   const { params } = route;
-  const window = { since: params.get("since") ?? DEFAULT_SINCE, until: params.get("until") };
+  const window = { since: params.get("since") ?? defaultSince(), until: params.get("until") };
   const filters = Object.fromEntries(FILTERS.map((name) => [name, params.get(name)]));
   return { id: route.id, params, window, filters, get: (path, query) => api.get(path, query, signal) };
 }
@@ -54,7 +55,10 @@ async function show({ isRefresh = false } = {}) {
   running = controller;
   const route = currentRoute();
   const view = route.id === null ? LISTS[route.view] : DETAILS[route.view];
-  if (!isRefresh) drawFrame(route, view);
+  const before = defaultSince();
+  if (view?.controls.range && !route.params.has("since")) await fitRange(controller.signal);
+  if (controller.signal.aborted) return;
+  if (!isRefresh || before !== defaultSince()) drawFrame(route, view);
   if (!view)
     return main.replaceChildren(
       errorBox(new api.ApiError(404, "There is no such page", "Choose a view on the left."), show),

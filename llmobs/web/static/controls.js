@@ -4,16 +4,8 @@ import { get } from "./api.js";
 import { h, icon } from "./dom.js";
 import { dateTime, exactTime } from "./format.js";
 import { choice } from "./parts.js";
-import { currentRoute, DEFAULT_SINCE, go, here } from "./router.js";
-
-const RANGES = [
-  ["15m", "Last 15 minutes"],
-  ["1h", "Last hour"],
-  ["6h", "Last 6 hours"],
-  ["24h", "Last 24 hours"],
-  ["7d", "Last 7 days"],
-  ["30d", "Last 30 days"],
-];
+import { defaultSince, RANGES } from "./range.js";
+import { currentRoute, go, here } from "./router.js";
 
 /**
  * Make the controls that a view asks for.
@@ -61,7 +53,7 @@ function liveButton({ isPaused, onPause }) {
 
 function rangePicker() {
   const { params } = currentRoute();
-  const since = params.get("since") ?? DEFAULT_SINCE;
+  const since = params.get("since") ?? defaultSince();
   const until = params.get("until");
   const menu = h(
     "details",
@@ -158,7 +150,7 @@ function filterBar(names) {
     bar.replaceChildren(...lists, ...(isSet ? [clear] : []));
   };
   draw({});
-  get("dimensions", { since: params.get("since") ?? DEFAULT_SINCE, until: params.get("until") }).then(
+  get("dimensions", { since: params.get("since") ?? defaultSince(), until: params.get("until") }).then(
     draw,
     () => {},
   ); // the view itself reports what fails

@@ -25,6 +25,13 @@ export function number(value) {
   return isKnown(value) ? significant.format(value) : UNKNOWN;
 }
 
+/** A score, mostly in [0, 1]: three digits behind the point say all that it can. */
+export function score(value) {
+  if (!isKnown(value)) return UNKNOWN;
+  if (value !== 0 && Math.abs(value) < 0.001) return value < 0 ? "> −0.001" : "< 0.001";
+  return String(Number(value.toFixed(3)));
+}
+
 /** US dollars, with as many digits as the amount needs to be seen. */
 export function usd(value) {
   if (!isKnown(value)) return UNKNOWN;
@@ -32,8 +39,10 @@ export function usd(value) {
   if (size === 0) return "$0";
   if (size < 1e-6) return "<$0.000001";
   if (size >= 10_000) return `$${compact.format(value)}`;
-  if (size >= 1)
-    return `$${value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
+  if (size >= 1) {
+    const digits = Number.isInteger(value) ? 0 : 2; // "$200" on an axis
+    return `$${value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
+  }
   return `$${value.toLocaleString("en", { maximumSignificantDigits: size >= 0.1 ? 3 : 2, maximumFractionDigits: 6 })}`;
 }
 
@@ -51,6 +60,7 @@ export function ms(value) {
 
 /** A long duration in its two largest units. */
 export function span(value) {
+  if (value < 59_500) return `${Math.round(value / 1000)} s`;
   const minutes = Math.round(value / 60_000);
   if (minutes < 60) return `${minutes} min`;
   if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h${minutes % 60 ? ` ${minutes % 60} min` : ""}`;

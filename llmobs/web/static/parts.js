@@ -139,6 +139,12 @@ export function refreshTimes() {
     element.textContent = format.ago(Number(element.dataset.ms));
 }
 
+/** Bring rows together that are of one place, in the order in which places come first. */
+export function byPlace(rows) {
+  const key = (row) => `${row.service}|${row.environment}|${row.feature}`;
+  return [...Map.groupBy(rows, key).values()];
+}
+
 /** Where something is: the service, and the feature where it is of one. */
 export function place({ service, feature }) {
   return [service, feature].filter(Boolean).join(" / ");
@@ -256,7 +262,7 @@ export function scoreBadge(score) {
   const isFail = score.label === "fail";
   const label = score.label && score.label !== "pass" && !isFail ? ` ${score.label}` : "";
   return badge(
-    `${score.name}${label} ${format.number(score.value)}${isFail ? " · fail" : ""}`,
+    `${score.name}${label} ${format.score(score.value)}${isFail ? " · fail" : ""}`,
     isFail ? "bad" : "neutral",
     score.explanation || `${score.name} of the ${score.target}`,
   );

@@ -5,7 +5,6 @@ import { BASE } from "./api.js";
 
 export const FILTERS = ["service", "environment", "feature", "model"];
 const CARRIED = ["since", "until", ...FILTERS, "theme"];
-export const DEFAULT_SINCE = "24h";
 
 /** @returns {{view: string, id: ?string, params: URLSearchParams}} */
 export function currentRoute() {

@@ -205,8 +205,9 @@ function foundPanel(findings) {
   return panel({ title }, h("ul", { class: "finding-list" }, rows));
 }
 
-function sentence(words) {
-  return words ? `${words[0].toUpperCase()}${words.slice(1)}.`.replace("..", ".") : "";
+/** Words as a sentence: a capital first, a point last. */
+export function sentence(words) {
+  return words ? `${words[0].toUpperCase()}${words.slice(1)}.`.replace(/[.,]+\.$/, ".") : "";
 }
 
 function nothingWatched() {

@@ -4,12 +4,28 @@ import { h } from "../dom.js";
 import * as format from "../format.js";
 import { badge, facts, panel, place, since } from "../parts.js";
 import { link } from "../router.js";
-import { comparison, evidenceChart, isOf } from "./drift.js";
+import { comparison, evidenceChart, isOf, sentence } from "./drift.js";
 
 export const name = "Finding";
 export const controls = {};
 
 const MAX_EXAMPLES = 5;
+
+// Keys of a monitor's evidence in words for people; others are shown as they are called.
+const EVIDENCE_WORDS = {
+  n_since_onset: "sessions since it began",
+  n_positive: "of these with it",
+  n_reference: "sessions in the reference",
+  interval: "current lies in (95 %)",
+  reference_interval: "reference lies in (95 %)",
+  rate_ratio: "times as often",
+  rate_ratio_interval: "times as often (95 %)",
+  null_rate: "taken as still normal",
+  mean_shift_sd: "shift of the mean, in sd",
+  reference_sd: "sd of the reference",
+  gate_sd: "smallest shift that counts, in sd",
+};
+const IN_UNIT = new Set(["interval", "reference_interval", "null_rate"]);
 
 export async function load({ get, id }) {
   const finding = await get(`findings/${encodeURIComponent(id)}`);
@@ -44,7 +60,7 @@ export function render({ finding, monitor, examples }) {
         { class: "lead" },
         badge(finding.level, finding.level === "page" ? "bad" : "neutral"),
         " ",
-        finding.summary,
+        sentence(finding.summary),
         finding.provisional ? [" ", badge("provisional", "warn", "the reference was still short")] : null,
       ),
       facts([
@@ -84,7 +100,7 @@ export function render({ finding, monitor, examples }) {
         { title: "Before and after" },
         comparison(finding.reference, finding.current, finding.unit) ??
           h("p", { class: "quiet" }, "There is no single number to compare."),
-        movers(finding.evidence),
+        movers(finding.evidence, finding.unit),
       ),
       panel(
         { title: "Evidence over time" },
@@ -103,12 +119,14 @@ export function render({ finding, monitor, examples }) {
 }
 
 /** What a monitor of categories says moved, as bars; other evidence as it came. */
-function movers({ movers: risen = [], fallen = null, ...rest }) {
+function movers({ movers: risen = [], fallen = null, ...rest }, unit) {
   const moved = fallen ? [...risen, fallen] : risen;
   const largest = Math.max(...moved.flatMap((one) => [one.reference, one.current]), 0.001);
-  const others = Object.entries(rest).map(([key, value]) => [
-    key.replace(/^n_/, "").replaceAll("_", " "),
-    shown(value),
+  const order = Object.keys(EVIDENCE_WORDS);
+  const sorted = Object.entries(rest).sort(([a], [b]) => order.indexOf(a) - order.indexOf(b));
+  const others = sorted.map(([key, value]) => [
+    EVIDENCE_WORDS[key] ?? key.replace(/^n_/, "").replaceAll("_", " "),
+    IN_UNIT.has(key) ? interval(value, (end) => format.quantity(end, unit)) : shown(value),
   ]);
   return [
     moved.length
@@ -149,10 +167,14 @@ function mover({ name: what, reference, current, texts = [] }, largest) {
 
 function shown(value) {
   if (typeof value === "number") return format.number(value);
-  if (typeof value === "string") return value;
-  const isInterval =
-    Array.isArray(value) && value.length === 2 && value.every((end) => typeof end === "number");
-  return isInterval ? `${format.number(value[0])} – ${format.number(value[1])}` : JSON.stringify(value);
+  return typeof value === "string" ? value : interval(value, format.number);
+}
+
+/** Two ends as "a – b", one number by itself, anything else as JSON. */
+function interval(value, show) {
+  if (typeof value === "number") return show(value);
+  const isPair = Array.isArray(value) && value.length === 2 && value.every((end) => typeof end === "number");
+  return isPair ? value.map(show).join(" – ") : JSON.stringify(value);
 }
 
 function renderExample({ id, input, output }) {

@@ -3,7 +3,19 @@
 import { legend, timeChart } from "../charts.js";
 import { h, icon } from "../dom.js";
 import * as format from "../format.js";
-import { badge, barCell, choice, named, noTraffic, panel, place, since, stat, table } from "../parts.js";
+import {
+  badge,
+  barCell,
+  byPlace,
+  choice,
+  named,
+  noTraffic,
+  panel,
+  place,
+  since,
+  stat,
+  table,
+} from "../parts.js";
 import { go, here, link } from "../router.js";
 
 export const name = "Overview";
@@ -86,27 +98,33 @@ function attention({ alerts, findings, monitors }) {
       ` No open alerts; ${words}.`,
     );
   }
-  const urgentFirst = [...alerts].sort((a, b) => (a.severity === "page" ? 0 : 1) - (b.severity === "page" ? 0 : 1));
+  const urgentFirst = [...alerts].sort(
+    (a, b) => (a.severity === "page" ? 0 : 1) - (b.severity === "page" ? 0 : 1),
+  );
+  // A place whose alert is shown needs no second line for what was only noted there.
+  const alarmed = new Set(alerts.map(place));
   const items = [
-    ...urgentFirst.map((alert) =>
-      notice(
-        alert.severity === "page" ? "bad" : "warn",
-        alert.severity,
-        alert.message.split("\n")[0],
-        place(alert),
-        alert.starts_at_ns / 1e6,
-        link("drift", alert.finding_id),
-      ),
+    ...byPlace(urgentFirst).map(([first, ...rest]) =>
+      notice({
+        tone: first.severity === "page" ? "bad" : "warn",
+        word: first.severity,
+        text: first.message.split("\n")[0],
+        row: first,
+        tsMs: first.starts_at_ns / 1e6,
+        href: link("drift", first.finding_id),
+        also: rest,
+      }),
     ),
-    ...others.map((finding) =>
-      notice(
-        "neutral",
-        finding.level,
-        finding.summary,
-        place(finding),
-        finding.at_ns / 1e6,
-        link("drift", finding.id),
-      ),
+    ...byPlace(others.filter((finding) => !alarmed.has(place(finding)))).map(([first, ...rest]) =>
+      notice({
+        tone: "neutral",
+        word: first.level,
+        text: first.summary,
+        row: first,
+        tsMs: first.at_ns / 1e6,
+        href: link("drift", first.id),
+        also: rest,
+      }),
     ),
   ];
   const more = items.length - MAX_NOTICES;
@@ -114,17 +132,24 @@ function attention({ alerts, findings, monitors }) {
     "section",
     { class: "attention", "aria-label": "Needs attention" },
     h("ul", null, items.slice(0, MAX_NOTICES)),
-    more > 0 && h("a", { class: "more", href: link("alerts") }, `${more} more`),
+    more > 0 ? h("a", { class: "more", href: link("alerts") }, format.plural(more, "more place")) : null,
   );
 }
 
-function notice(tone, word, text, where, tsMs, href) {
+/** One line for a place: what is most urgent there, and which other monitors say so, too. */
+function notice({ tone, word, text, row, tsMs, href, also }) {
+  const names = [...new Set(also.map((one) => one.monitor))].filter((one) => one !== row.monitor);
   return h(
     "li",
     { class: `notice ${tone}` },
     badge(word, tone),
-    h("a", { href }, text),
-    h("span", { class: "muted place" }, where),
+    h(
+      "div",
+      { class: "notice-text" },
+      h("a", { href }, text),
+      names.length ? h("span", { class: "sub wrap" }, `also moved there: ${names.join(", ")}`) : null,
+    ),
+    h("span", { class: "muted place" }, place(row)),
     h("span", { class: "muted when" }, since(tsMs)),
   );
 }
@@ -208,7 +233,7 @@ function courses({ rows, step_s: step }) {
       timeChart({ label: title, xs, series, format: formatValue, stepMs: step * 1000, onZoom }),
       h("p", { class: "unit" }, unit),
     );
-  const each = `per ${format.span(step * 1000)}`;
+  const each = step === 60 ? "per minute" : `per ${format.span(step * 1000)}`;
   return [
     chart(
       "Calls and errors",
@@ -326,7 +351,7 @@ function scores({ current, previous }) {
       align: "right",
       cell: (row) => format.percent(before.get(`${row.name} ${row.target}`)?.fail_ratio),
     },
-    { label: "mean", align: "right", cell: (row) => format.number(row.mean) },
+    { label: "mean", align: "right", cell: (row) => format.score(row.mean) },
     { label: "scored", align: "right", cell: (row) => format.count(row.n) },
   ];
   return panel(

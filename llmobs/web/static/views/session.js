@@ -95,14 +95,26 @@ function renderTurn({ trace, spans: all }, number) {
           ),
         )
       : null,
-    scores.length
-      ? h("div", { class: "chips" }, h("span", { class: "muted" }, "Scores"), unique(scores).map(scoreBadge))
-      : null,
+    scores.length ? scoreLine(unique(scores)) : null,
     failed
       .filter((score) => score.explanation)
       .map((score) =>
         h("p", { class: "explanation" }, h("strong", null, score.name), ` ${score.explanation}`),
       ),
+  );
+}
+
+/** Those that failed as badges; that the others passed is one word, with their values behind it. */
+function scoreLine(scores) {
+  const failed = scores.filter((score) => score.label === "fail");
+  const others = scores.filter((score) => score.label !== "fail");
+  const values = others.map((one) => `${one.name} of ${one.target}: ${format.score(one.value)}`);
+  return h(
+    "div",
+    { class: "chips" },
+    h("span", { class: "muted" }, "Scores"),
+    failed.map(scoreBadge),
+    others.length ? badge(`${others.length} fine`, "good", values.join("\n")) : null,
   );
 }
 

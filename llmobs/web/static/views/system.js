@@ -53,12 +53,9 @@ export async function load({ get, window }) {
 export function render({ status, metrics }) {
   return [
     headline(status),
-    details(status),
-    h(
-      "div",
-      { class: "grid-2" },
-      CHARTS.map((chart, n) => metricPanel(chart, metrics[n])),
-    ),
+    parts(status),
+    h("div", { class: "grid-2" }, wayIn(status.health), wayOut(status.health)),
+    courses(metrics),
   ];
 }
 
@@ -87,50 +84,77 @@ function headline({ ready, sizes, version }) {
   );
 }
 
-/** What the engine says about its own parts; groups where it groups them. */
-function details({ ready, details: all }) {
-  const entries = Object.entries(all);
-  const isGroup = ([, value]) => value !== null && typeof value === "object" && !Array.isArray(value);
-  const single = entries.filter((entry) => !isGroup(entry));
-  const groups = [
-    ...(single.length ? [["engine", Object.fromEntries(single)]] : []),
-    ...entries.filter(isGroup),
-  ];
-  if (!groups.length) return null;
-  return h(
-    "div",
-    { class: "grid-3" },
-    groups.map(([title, values]) =>
-      panel(
-        { title: words(title) },
-        facts(Object.entries(values).map(([key, value]) => [words(key), shown(key, value, ready)])),
-      ),
-    ),
+/** The parts of the engine: each in words, and when it last finished a cycle. */
+function parts({ ready, details, health }) {
+  const rows = Object.entries(details).map(([part, state]) => {
+    const age = health.heartbeat_age_s[part];
+    return [
+      `${part[0].toUpperCase()}${part.slice(1)}`,
+      [
+        state === "ok"
+          ? badge("ok", "good")
+          : h("span", { class: ready ? "" : "problem" }, String(state)),
+        age === undefined ? null : h("span", { class: "sub" }, `cycle ${format.ms(age * 1000)} ago`),
+      ],
+    ];
+  });
+  return panel({ title: "Parts" }, facts(rows));
+}
+
+/** What came in, and what of it could not be taken. */
+function wayIn({ requests, items, repairs, log }) {
+  const refused = Object.entries(requests).filter(([outcome]) => outcome !== "accepted");
+  return panel(
+    { title: "Way in", note: "Since the server started." },
+    facts([
+      ["requests accepted", format.count(requests.accepted ?? 0)],
+      ["requests refused", tally(refused)],
+      ["items stored", format.count(items.accepted ?? 0)],
+      ["sent twice", format.count(items.duplicate ?? 0)],
+      ["set aside", tally(items.rejected ? [["could not be read", items.rejected]] : [])],
+      ["values mended", tally(Object.entries(repairs), "warn")],
+      ["waiting in the log", backlog(log)],
+    ]),
   );
 }
 
-function words(key) {
-  const text = key
-    .replace(/^n_/, "")
-    .replace(/_per_s$/, " per second")
-    .replace(/_(s|ms|bytes)$/, "")
-    .replaceAll("_", " ");
-  return `${text[0].toUpperCase()}${text.slice(1)}`;
+function wayOut({ lag_s: lag, scorer_failures: scorers, publish_failures: targets, folded_series: folded }) {
+  return panel(
+    { title: "Analysis and announcing", note: "Since the server started." },
+    facts([
+      ["last batch analyzed after", lag === null ? "no batch yet" : format.ms(lag * 1000)],
+      ["scorers failed", tally(Object.entries(scorers))],
+      ["could not reach", tally(Object.entries(targets))],
+      ["series put together", tally(Object.entries(folded), "warn")],
+    ]),
+  );
 }
 
-function shown(key, value, isReady) {
-  if (value === "ok") return badge("ok", "good");
-  if (typeof value === "string" && !isReady) return h("span", { class: "problem" }, value);
-  if (typeof value === "boolean") return badge(value ? "yes" : "no", value ? "good" : "bad");
-  if (typeof value === "number") {
-    if (key.endsWith("_per_s")) return format.count(value);
-    if (key.endsWith("_ms")) return format.ms(value);
-    if (key.endsWith("_s")) return format.ms(value * 1000);
-    if (key.endsWith("_bytes")) return format.bytes(value);
-    return format.count(value);
-  }
-  if (Array.isArray(value)) return value.length ? value.map(String).join(", ") : "none";
-  return value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value);
+function backlog({ n_segments: n, size_bytes: size, oldest_s: age }) {
+  return n ? `${format.bytes(size)}, oldest ${format.ms(age * 1000)}` : n === 0 ? "nothing" : "–";
+}
+
+/** Counts by name, "0" where there is none. */
+function tally(entries, tone = "bad") {
+  if (!entries.length) return "0";
+  return entries.map(([what, n]) => badge(`${format.count(n)} ${what.replaceAll("_", " ")}`, tone));
+}
+
+/** CPU and memory; one word for all where nobody sends them. */
+function courses(metrics) {
+  const isSent = metrics.some(({ rows }) => rows.length);
+  if (isSent)
+    return h(
+      "div",
+      { class: "grid-2" },
+      CHARTS.map((chart, n) => metricPanel(chart, metrics[n])),
+    );
+  return panel(
+    { title: "CPU and memory" },
+    h("p", { class: "quiet" }, "No process sent its CPU and memory in this window. Install beside your app:"),
+    h("pre", { class: "code" }, h("code", null, "pip install 'llmobs[system]'")),
+    h("p", { class: "quiet" }, "llmobs.init() then sends them."),
+  );
 }
 
 function metricPanel(chart, { rows, step_s: step }) {
@@ -141,7 +165,7 @@ function metricPanel(chart, { rows, step_s: step }) {
       h(
         "p",
         { class: "quiet" },
-        "No such metric came in. Install llmobs[system] beside the app: llmobs.init() then sends CPU and memory.",
+        "No such metric came in in this window.",
       ),
     );
   const xs = [...new Set(kept.map((row) => row.ts_ms))].sort((a, b) => a - b);

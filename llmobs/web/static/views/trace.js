@@ -223,8 +223,8 @@ function detail(span) {
           : null,
       ]),
     ),
-    span.scores.length ? scores(span) : null,
     content(span),
+    span.scores.length ? scores(span) : null,
     span.events.length ? events(span) : null,
     attributes(span),
   );
@@ -251,7 +251,7 @@ function scores(span) {
           style: { width: `${Math.min(1, Math.max(0, score.value ?? 0)) * 100}%` },
         }),
       ),
-      h("span", { class: "score-value" }, format.number(score.value)),
+      h("span", { class: "score-value" }, format.score(score.value)),
       score.label ? badge(score.label, score.label === "fail" ? "bad" : "neutral") : null,
       score.explanation ? h("p", { class: "explanation" }, score.explanation) : null,
     ),
