@@ -52,7 +52,6 @@ Ints = npt.NDArray[np.int64]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spans", type=int, default=1_000_000, help="Spans in the store")
-    parser.add_argument("--text-index", action="store_true", help="Index the words of texts")
     parser.add_argument("--json", action="store_true", help="Print one JSON object a line")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,13 @@ __all__ = ["Settings", "load_settings"]
 CONFIG_FILE: Final = "llmobs.toml"
 # Variables of this prefix that are read elsewhere: by the command line and by the tests.
 NOT_SETTINGS: Final = frozenset(
-    {"LLMOBS_CONFIG", "LLMOBS_URL", "LLMOBS_REQUIRE_OUTSIDE_PARTS", "LLMOBS_TEST_CLICKHOUSE_URL"}
+    {
+        "LLMOBS_CONFIG",
+        "LLMOBS_INGEST_KEY",
+        "LLMOBS_URL",
+        "LLMOBS_REQUIRE_OUTSIDE_PARTS",
+        "LLMOBS_TEST_CLICKHOUSE_URL",
+    }
 )
 _DAY_S: Final = 86_400.0
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from llmobs.cli.data import replay
 from llmobs.cli.doctor import doctor
 from llmobs.cli.output import Column, clock, count, duration_ms, print_rows, usd
 from llmobs.errors import LlmobsError
@@ -391,3 +392,4 @@ def status(url: str, token: str | None, as_json: bool) -> None:
 
 
 cli.add_command(doctor)
+cli.add_command(replay)

@@ -21,7 +21,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import llmobs
 from llmobs.demo.app import ProviderError, answer
-from llmobs.demo.workload import INCIDENTS, LEARNING_SHARE, Incident, Plan, make_plan
+from llmobs.demo.workload import (
+    INCIDENTS,
+    LEARNING_SHARE,
+    OF_THE_TRACE,
+    Incident,
+    Plan,
+    make_plan,
+)
 from llmobs.errors import LlmobsError
 from llmobs.server import Server
 from llmobs.settings import Settings
@@ -62,12 +69,14 @@ class Report:
     """What the demo found out.
 
     Attributes:
-        early: Alerts that fired before the first incident: false ones.
+        of_the_trace: Alerts about what changes in the public trace itself: right ones.
+        early: Other alerts that fired before the first incident: false ones.
         unexplained: Alerts later on, at a feature or a time without an incident.
         first_alert_s: From the start of the demo, server start included, to the first alert.
     """
 
     detections: list[Detection]
+    of_the_trace: list[dict[str, Any]]
     early: list[dict[str, Any]]
     unexplained: list[dict[str, Any]]
     first_alert_s: float | None
@@ -87,6 +96,7 @@ class Report:
             "n_calls": self.n_calls,
             "first_alert_s": self.first_alert_s and round(self.first_alert_s, 1),
             "incidents": [detection.to_json() for detection in self.detections],
+            "of_the_trace": [alert["title"] for alert in self.of_the_trace],
             "early": [alert["title"] for alert in self.early],
             "unexplained": [alert["title"] for alert in self.unexplained],
             "sdk": self.sdk,
@@ -163,7 +173,7 @@ def _settings(folder: Path, web_port: int, plan: Plan) -> Settings:
 def _play_only(plan: Plan, endpoint: str, console: Console) -> Report:
     _play(plan, endpoint, console, None)
     console.print(f"{len(plan.calls):,} calls sent to {endpoint}; its page shows what it found")
-    return Report([], [], [], None, len(plan.calls), endpoint, asdict(llmobs.status()))
+    return Report([], [], [], [], None, len(plan.calls), endpoint, asdict(llmobs.status()))
 
 
 @contextmanager
@@ -288,10 +298,17 @@ def _report(plan: Plan, watcher: _Watcher, started: float, begun: float, page_ur
         delay_s = None if at is None else at - start
         summary = watcher.summary(alert) if alert else ""
         detections.append(Detection(incident, start - begun, alert, delay_s, summary))
+    of_the_trace = [
+        alert
+        for at, alert in seen
+        if alert["id"] not in explained and _is_of_the_trace(alert, (at - begun) / plan.length_s)
+    ]
+    explained |= {alert["id"] for alert in of_the_trace}
     first_incident = begun + min(incident.start for incident in INCIDENTS) * plan.length_s
     return Report(
         detections,
-        early=[alert for at, alert in seen if at < first_incident],
+        of_the_trace=of_the_trace,
+        early=[alert for at, alert in seen if at < first_incident and alert["id"] not in explained],
         unexplained=[
             alert for at, alert in seen if at >= first_incident and alert["id"] not in explained
         ],
@@ -299,6 +316,15 @@ def _report(plan: Plan, watcher: _Watcher, started: float, begun: float, page_ur
         n_calls=len(plan.calls),
         page_url=page_url,
         sdk=asdict(llmobs.status()),
+    )
+
+
+def _is_of_the_trace(alert: dict[str, Any], share: float) -> bool:
+    return any(
+        alert["feature"] == change.feature
+        and alert["monitor"] in change.monitors
+        and share >= change.start
+        for change in OF_THE_TRACE
     )
 
 
@@ -321,6 +347,10 @@ def _print_report(report: Report) -> None:
         f"{len(report.early)} alerts before any incident, "
         f"{len(report.unexplained)} without an incident of their own"
     )
+    for alert in report.of_the_trace:
+        console.print(
+            f"    also found, in the trace itself: {alert['title']}", style="dim", markup=False
+        )
     for alert in (*report.early, *report.unexplained):
         console.print(f"    {alert['title']}", style="yellow", markup=False)
     if report.first_alert_s is not None:

@@ -16,7 +16,16 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["INCIDENTS", "LEARNING_SHARE", "Call", "Incident", "Plan", "factors", "make_plan"]
+__all__ = [
+    "INCIDENTS",
+    "LEARNING_SHARE",
+    "OF_THE_TRACE",
+    "Call",
+    "Incident",
+    "Plan",
+    "factors",
+    "make_plan",
+]
 
 LEARNING_SHARE: Final = 0.36
 """Share of the demo, from its begin, in which the monitors learn what is normal."""
@@ -58,6 +67,15 @@ INCIDENTS: Final = (
     Incident("injection wave", "assistant", 0.70, 0.09, ("input.injection",)),
     Incident("topic drift", "support", 0.79, 0.09, ("input.topic",)),
     Incident("cost spike", "tutor", 0.88, 0.10, ("session.cost",)),
+)
+
+# Nobody's doing: from minute 18 to minute 30 of the trace the answers of its conversations
+# shrink to half (geometric mean 190 -> 95 tokens) and later grow again. A monitor that
+# notices is right.
+OF_THE_TRACE: Final = tuple(
+    Incident("answers in the trace change their length", feature, 0.28, 0.72, monitors)
+    for feature in ("assistant", "support")
+    for monitors in (("output.length", "calls.latency", "session.cost"),)
 )
 
 

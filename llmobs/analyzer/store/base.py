@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from llmobs.records import (
@@ -167,36 +166,6 @@ class Store(Protocol):
 
     def sizes(self) -> Row:
         """Return spans, scores, events, bytes_on_disk, bytes_a_span, oldest_ms, newest_ms."""
-
-    def export_parquet(
-        self,
-        folder: Path,
-        since_ns: int,
-        until_ns: int,
-        *,
-        what: Sequence[Literal["spans", "scores", "events"]] = ("spans", "scores", "events"),
-    ) -> dict[str, int]:
-        """Write ``<table>-<day>.parquet``, one file a table and day (UTC) that has rows.
-
-        Columns of SPAN_SCHEMA and EVENT_SCHEMA; of scores ts_ns, trace_id, span_id, service,
-        environment, feature, session_id, name, target, version, value, label, explanation.
-        Rows lie about as they came, so a row group spans little time. Compressed with zstd;
-        one row group is in memory, however long the window. A file of the same name is
-        replaced once the new one is whole.
-
-        Args:
-            folder: Where to; made where it is missing.
-            since_ns: Begin of the window. A day that it cuts is exported in part.
-            until_ns: Its end, exclusive.
-            what: Which tables.
-
-        Returns:
-            Number of rows by table.
-
-        Raises:
-            ConfigurationError: There is no such table to export.
-            StoreError: A query or a file failed; files of earlier days are whole.
-        """
 
     def delete_user(self, user_id: str) -> int:
         """Delete the spans, scores and events of a user; return the number of spans."""

@@ -249,7 +249,27 @@ class ClickHouseStore:
         *,
         what: Sequence[Exported] = EXPORTED,
     ) -> dict[str, int]:
-        """Write what is stored to files; see `base.Store.export_parquet`."""
+        """Write ``<table>-<day>.parquet``, one file a table and day (UTC) that has rows.
+
+        Columns of SPAN_SCHEMA and EVENT_SCHEMA; of scores ts_ns, trace_id, span_id, service,
+        environment, feature, session_id, name, target, version, value, label, explanation.
+        Rows lie about as they came, so a row group spans little time. Compressed with zstd;
+        one row group is in memory, however long the window. A file of the same name is
+        replaced once the new one is whole.
+
+        Args:
+            folder: Where to; made where it is missing.
+            since_ns: Begin of the window. A day that it cuts is exported in part.
+            until_ns: Its end, exclusive.
+            what: Which tables.
+
+        Returns:
+            Number of rows by table.
+
+        Raises:
+            ConfigurationError: There is no such table to export.
+            StoreError: A query or a file failed; files of earlier days are whole.
+        """
         return export_parquet(self._clients, folder, since_ns, until_ns, what)
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ _TABLES: Final[dict[str, pa.Schema]] = {
     "scores": _SCORES,
     "events": EVENT_SCHEMA,
 }
-EXPORTED: Final = tuple(_TABLES)
+EXPORTED: Final[tuple[Exported, ...]] = ("spans", "scores", "events")
 """What can be exported."""
 
 
