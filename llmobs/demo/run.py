@@ -147,6 +147,7 @@ def run_demo(
         report = _report(plan, watcher, started, begun, settings.page_url)
         if not quiet:
             _print_report(report)
+        llmobs.shutdown()  # while somebody still listens
         if stay if stay is not None else (sys.stdin.isatty() and not quiet):
             console.print(f"page: [bold]{settings.page_url}[/bold]   (Ctrl-C ends it)")
             _until_interrupted()
