@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,7 +120,6 @@ def test_every_acknowledged_span_is_stored_exactly_once_whatever_is_killed(tmp_p
 @pytest.mark.timeout(600)
 def test_the_children_drain_and_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     """The supervisor is `llmobs up` here, a process of its own, killed 20 times."""
-    load: Load | None = None
     ports = [str(port) for port in _free_ports(3)]
     command = [sys.executable, "-m", "llmobs.cli", "up", "--data", str(tmp_path)]
     for name, port in zip(("grpc", "http", "web"), ports, strict=True):
@@ -127,19 +128,19 @@ def test_the_children_drain_and_end_when_the_supervisor_is_killed(tmp_path: Path
     load.start(seed=5)
     try:
         for _ in range(N_KILLS):
-            supervisor = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-            _wait_ready(f"http://127.0.0.1:{ports[2]}/readyz", supervisor)
-            time.sleep(0.2)
-            children = _children(supervisor.pid)
-            kill(supervisor.pid)
-            supervisor.wait()
+            with _running(command) as supervisor:
+                _wait_ready(f"http://127.0.0.1:{ports[2]}/readyz", supervisor)
+                time.sleep(0.2)
+                children = _children(supervisor.pid)
+                kill(supervisor.pid)
+                supervisor.wait()
             _wait_gone(children)
         load.stop()
-        supervisor = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        _wait_ready(f"http://127.0.0.1:{ports[2]}/readyz", supervisor)
-        _wait_stored(tmp_path)
-        supervisor.terminate()
-        assert supervisor.wait(60) == 0
+        with _running(command) as supervisor:
+            _wait_ready(f"http://127.0.0.1:{ports[2]}/readyz", supervisor)
+            _wait_stored(tmp_path)
+            supervisor.terminate()
+            assert supervisor.wait(60) == 0
     finally:
         load.stop()
     _assert_exact(tmp_path, load.acknowledged)
@@ -192,10 +193,29 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes], timeout_s: float = 6
     raise AssertionError(f"{url} never became ready")
 
 
+@contextmanager
+def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
 def _children(pid: int) -> list[int]:
     out: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except FileNotFoundError:
+        return out
+    for task in tasks:
+        try:
+            children = (task / "children").read_text().split()
+        except FileNotFoundError:  # a thread that ended between the two looks
+            continue
+        for child in children:
             out += [int(child), *_children(int(child))]
     return out
 
