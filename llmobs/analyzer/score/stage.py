@@ -6,9 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from queue import Empty, SimpleQueue
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from llmobs import registry
 from llmobs.analyzer.score.base import DistinctTexts, Scorer, Source, Target, Verdicts
 from llmobs.errors import ConfigurationError
-from llmobs.measures.text import TextEncoder, TextFeatures
+from llmobs.measures.text import TextEncoder, TextFeatures, warm
 from llmobs.records import ScoreColumn, Scores, SpanBatch
 from llmobs.semconv import INFERENCE_OPERATIONS, OPERATION_EXECUTE_TOOL, OPERATION_RETRIEVAL
 
@@ -30,6 +31,13 @@ _FETCHING_OPERATIONS: Final = frozenset({OPERATION_EXECUTE_TOOL, OPERATION_RETRI
 _MAX_FAILURES: Final = 3
 _FIRST_PAUSE_S: Final = 60.0
 _LONGEST_PAUSE_S: Final = 3600.0
+# What is computed on the way of that many spans stays in the processor's cache, and peak memory
+# is theirs, however large a batch is.
+_SLICE_SPANS: Final = 1024
+
+_Place: TypeAlias = tuple[str, Target]
+_Result: TypeAlias = ScoreColumn | str
+_Job: TypeAlias = Callable[[], _Result]
 
 
 def load_scorers(names: Sequence[str] | None = None) -> list[Scorer]:
@@ -69,7 +77,7 @@ class _Distinct:
 
 @dataclass(frozen=True)
 class Batch:
-    """`ScoringInput` over the spans of one batch."""
+    """`ScoringInput` over the spans of one batch or a slice of it."""
 
     spans: SpanBatch
     encoder: TextEncoder
@@ -147,14 +155,15 @@ class _Health:
 
 
 class ScoreStage:
-    """Runs every scorer over a batch and keeps what came out.
+    """Runs every scorer over a batch, slice by slice, and keeps what came out.
 
-    A scorer runs in a thread that is left behind when its time is up: Python can't kill it. One
-    that hangs costs its column, `time_box_s` once, and as long as it hangs a thread and a batch
-    in memory; while it computes, it takes its share of the interpreter from everything else.
-    Against code that never lets go of the interpreter's lock (a regular expression that
-    backtracks without end, a loop in C) no time box helps: the whole process stands still.
-    Such code belongs into a process of its own, behind a scorer that calls it.
+    A scorer that fails on one slice has no column for the batch. Scorers run in a thread that
+    is left behind when the time of one is up: Python can't kill it. One that hangs costs its
+    columns, `time_box_s` once, and as long as it hangs a thread and a slice in memory; while it
+    computes, it takes its share of the interpreter from everything else. Against code that
+    never lets go of the interpreter's lock (a regular expression that backtracks without end,
+    a loop in C) no time box helps: the whole process stands still. Such code belongs into a
+    process of its own, behind a scorer that calls it.
 
     Args:
         scorers: In the order of the columns.
@@ -176,6 +185,7 @@ class ScoreStage:
         self._time_box_s = time_box_s
         self._encoder = encoder or TextEncoder.load()
         self._clock = clock
+        self._is_warm = False
         self._health = {scorer.name: _Health() for scorer in self._scorers}
         self._running: dict[str, threading.Thread] = {}
         if len(self._health) < len(self._scorers):
@@ -189,21 +199,32 @@ class ScoreStage:
 
     def score(self, spans: SpanBatch) -> Scores:
         """Score a batch; the same spans give the same scores."""
-        batch = Batch(spans, self._encoder)
-        # Before the scorers, so that none is charged for the features that all share.
-        embeddings = {"input": batch.embeddings("input"), "output": batch.embeddings("output")}
-        columns: list[ScoreColumn] = []
-        failed: dict[str, str] = {}
-        for scorer in self._scorers:
-            reason = self._pause(scorer.name)
-            if reason:
-                failed[scorer.name] = reason
-                continue
-            made, reason = self._run(scorer, batch)
-            columns += made
-            if reason:
-                failed[scorer.name] = reason
-        return Scores(tuple(columns), embeddings, failed)
+        if not self._is_warm:
+            warm()  # or it counts as the time of whoever is asked first
+            self._is_warm = True
+        failed = {s.name: reason for s in self._scorers if (reason := self._pause(s.name))}
+        asked = [scorer for scorer in self._scorers if scorer.name not in failed]
+        made: dict[_Place, list[ScoreColumn]] = {(s.name, t): [] for s in asked for t in s.targets}
+        left_s = dict.fromkeys(made, self._time_box_s)
+        vectors: dict[str, list[npt.NDArray[np.float32]]] = {"input": [], "output": []}
+        with _Worker() as worker:
+            for start in range(0, max(len(spans), 1), _SLICE_SPANS):
+                batch = Batch(SpanBatch(spans.table.slice(start, _SLICE_SPANS)), self._encoder)
+                # Before the scorers, so that none is charged for the features that all share.
+                vectors["input"].append(batch.embeddings("input"))
+                vectors["output"].append(batch.embeddings("output"))
+                for scorer in asked:
+                    if scorer.name not in failed:
+                        reason = self._run(scorer, batch, worker, made, left_s)
+                        if reason:
+                            failed[scorer.name] = reason
+        for scorer in asked:
+            if scorer.name not in failed:
+                self._health[scorer.name].in_a_row = 0
+        columns = tuple(_joined(parts) for (name, _), parts in made.items() if name not in failed)
+        return Scores(
+            columns, {key: np.concatenate(parts) for key, parts in vectors.items()}, failed
+        )
 
     def _pause(self, name: str) -> str:
         """Return why a scorer is not asked now, or ""."""
@@ -214,41 +235,91 @@ class ScoreStage:
             return f"paused after {self._health[name].in_a_row} failures in a row"
         return ""
 
-    def _run(self, scorer: Scorer, batch: Batch) -> tuple[list[ScoreColumn], str]:
-        columns: list[ScoreColumn] = []
-        health = self._health[scorer.name]
+    def _run(
+        self,
+        scorer: Scorer,
+        batch: Batch,
+        worker: _Worker,
+        made: Mapping[_Place, list[ScoreColumn]],
+        left_s: dict[_Place, float],
+    ) -> str:
+        """Ask for every target of one slice and return why the scorer failed, or ""."""
         for target in scorer.targets:
-            result = self._in_time(scorer, batch, target)
-            if isinstance(result, str):
-                health.record_failure(self._clock())
-                logger.warning(
-                    "scorer failed",
-                    extra={"scorer": scorer.name, "target": target, "reason": result},
-                )
-                return columns, result
-            columns.append(result)
-        health.in_a_row = 0
-        return columns, ""
+            place = scorer.name, target
+            begun = time.monotonic()
+            result = worker.run(
+                f"scorer-{scorer.name}",
+                partial(_ask, scorer, batch, target),
+                left_s[place],
+            )
+            left_s[place] = max(left_s[place] - (time.monotonic() - begun), 0.0)
+            if isinstance(result, ScoreColumn):
+                made[place].append(result)
+                continue
+            if isinstance(result, threading.Thread):
+                self._running[scorer.name] = result
+                result = f"took longer than {self._time_box_s:g} s"
+            self._health[scorer.name].record_failure(self._clock())
+            logger.warning(
+                "scorer failed",
+                extra={"scorer": scorer.name, "target": target, "reason": result},
+            )
+            return result
+        return ""
 
-    def _in_time(self, scorer: Scorer, batch: Batch, target: Target) -> ScoreColumn | str:
-        """Run a scorer in a thread that can be left behind, and return what it says or why not."""
-        results: list[ScoreColumn | str] = []
 
-        def work() -> None:
-            try:
-                verdicts = scorer.score(batch, target)
-                results.append(_column(scorer, target, verdicts, len(batch.spans)))
-            except Exception as error:  # a scorer is someone else's code
-                # Its words may hold a user's text; its kind can't.
-                results.append(f"raised {type(error).__name__}")
+class _Worker:
+    """A thread that does one job after the other and can be left behind in the midst of one."""
 
-        thread = threading.Thread(target=work, name=f"scorer-{scorer.name}", daemon=True)
-        thread.start()
-        thread.join(self._time_box_s)
-        if results:
-            return results[0]
-        self._running[scorer.name] = thread
-        return f"took longer than {self._time_box_s:g} s"
+    def __enter__(self) -> _Worker:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._jobs.put(None)
+
+    def run(self, name: str, job: _Job, timeout_s: float) -> _Result | threading.Thread:
+        """Return what the job returns, or the thread that still works at it."""
+        answer: SimpleQueue[_Result] = SimpleQueue()
+        self._jobs.put((name, job, answer))
+        try:
+            return answer.get(timeout=timeout_s)
+        except Empty:
+            late = self._thread
+            self._jobs.put(None)  # it ends when the job does
+            self._start()
+            return late
+
+    def _start(self) -> None:
+        self._jobs: SimpleQueue[tuple[str, _Job, SimpleQueue[_Result]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=_work, args=(self._jobs,), daemon=True)
+        self._thread.start()
+
+
+def _work(jobs: SimpleQueue[tuple[str, _Job, SimpleQueue[_Result]] | None]) -> None:
+    while (item := jobs.get()) is not None:
+        threading.current_thread().name, job, answer = item
+        answer.put(job())
+        del item, job, answer  # or they live as long as the wait for the next
+
+
+def _ask(scorer: Scorer, batch: Batch, target: Target) -> _Result:
+    """Return what a scorer says, or why it says nothing that can be used."""
+    try:
+        return _column(scorer, target, scorer.score(batch, target), len(batch.spans))
+    except Exception as error:  # a scorer is someone else's code
+        # Its words may hold a user's text; its kind can't.
+        return f"raised {type(error).__name__}"
+
+
+def _joined(parts: Sequence[ScoreColumn]) -> ScoreColumn:
+    """Return the slices of one column as one."""
+    return replace(
+        parts[0],
+        values=np.concatenate([part.values for part in parts]),
+        labels=[label for part in parts for label in part.labels],
+        explanations=[text for part in parts for text in part.explanations],
+    )
 
 
 def _column(scorer: Scorer, target: Target, verdicts: Verdicts, n_spans: int) -> ScoreColumn | str:

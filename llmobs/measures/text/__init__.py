@@ -19,6 +19,15 @@ from llmobs.measures.text.language import LANGUAGE_VERSION, UNDETERMINED, langua
 from llmobs.measures.text.pii import PII_VERSION, PiiSpan, pii
 from llmobs.measures.text.relevance import RelevanceModel, load_relevance, relevance
 
+
+def warm() -> None:
+    """Load the weights and compile what is compiled on first use, some seconds' work at most."""
+    text = ["What is compiled on first use, is compiled by this."]
+    toxicity(text)
+    relevance(text, text)
+    language(text)
+
+
 __all__ = [
     "LANGUAGE_VERSION",
     "PII_VERSION",
@@ -37,4 +46,5 @@ __all__ = [
     "refusal",
     "relevance",
     "toxicity",
+    "warm",
 ]

@@ -11,6 +11,7 @@ import re
 import threading
 import unicodedata
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
@@ -205,20 +206,20 @@ class TextEncoder:
         if len(table) > self._max_words or table.n_chars > 32 * self._max_words:
             # Features made before keep the old table alive for as long as they need it.
             table = self._table = WordTable(self.tokenizer)
-        get = table.ids.get
-        ids: list[int] = []
-        ends = [0]
-        for text in texts:
+        id_of = table.ids.__getitem__
+        ids = array("i")
+        ends = np.zeros(len(texts) + 1, np.int64)
+        for row, text in enumerate(texts):
             words = self._find(self._lower(text))
-            found = [get(word) for word in words]
-            if None in found:
+            n_before = len(ids)
+            try:
+                ids.extend(map(id_of, words))
+            except KeyError:
                 table.add(words)
-                found = [get(word) for word in words]
-            ids += found  # type: ignore[arg-type]  # add() left no None
-            ends.append(len(ids))
-        return TextFeatures(
-            texts, np.asarray(ids, np.int32), np.asarray(ends, np.int64), self, table
-        )
+                del ids[n_before:]
+                ids.extend(map(id_of, words))
+            ends[row + 1] = len(ids)
+        return TextFeatures(texts, np.frombuffer(ids, np.int32), ends, self, table)
 
     def _lower(self, text: str) -> str:
         if len(text) > 2 * self._half:

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from llmobs.measures.text.kernels import row_ngrams, row_vectors
+
 if TYPE_CHECKING:
     from llmobs.measures.text.encoder import TextEncoder, WordTable
 
@@ -20,9 +22,8 @@ _BITS: Final = 18
 N_BUCKETS: Final = 2 << _BITS
 """Buckets of n-grams: words hash into the lower half, pairs of neighbours into the upper."""
 
-_WORDS: Final = np.uint64(1 << _BITS)
 _PAIR: Final = np.uint64(1_000_003)  # an odd prime, so that "a b" and "b a" part
-
+_ALIKE: Final = np.empty(0, np.float32)
 
 # A window holds a sentence, and half of it overlaps. Of 64, 40, 32, 24 and 16 words the
 # smallest found the most: held-out attacks among 150 benign words at 0.73 instead of 0.58, at
@@ -90,27 +91,23 @@ class TextFeatures:
     @cached_property
     def embeddings(self) -> npt.NDArray[np.float32]:
         """Mean of the pieces' vectors at length 1, shape (n, 256); zeros without a known piece."""
-        return unit_rows(self.pieces @ self.encoder.vectors)
+        return self.weighted(_ALIKE)
+
+    def weighted(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return weighted sums of the pieces' vectors at length 1, shape (n, n_dimensions).
+
+        Args:
+            weights: One a word piece, shape (n_vocabulary,); empty: all the same.
+        """
+        return row_vectors(
+            self.words, self.offsets, self.table.pieces(), self.encoder.vectors, weights
+        )
 
     @cached_property
     def ngrams(self) -> Any:
         """Words and pairs of neighbours: CSR float32 (n, `N_BUCKETS`), log-tf · idf at length 1."""
-        hashes = self.table.hashes()[self.words].astype(np.uint64)
-        row = np.repeat(np.arange(len(self), dtype=np.uint64) * np.uint64(N_BUCKETS), self.n_words)
-        pairs = (hashes[:-1] * _PAIR + hashes[1:]) % _WORDS + _WORDS
-        inside = row[:-1] == row[1:]
-        keys = np.concatenate((hashes % _WORDS + row, (pairs + row[:-1])[inside]))
-        keys, counts = np.unique(keys, return_counts=True)
-        buckets = (keys % np.uint64(N_BUCKETS)).astype(np.int32)
-        rows = (keys // np.uint64(N_BUCKETS)).astype(np.int64)
-        values = (1 + np.log(counts.astype(np.float32))) * self.encoder.idf[buckets]
-        norms = np.sqrt(np.bincount(rows, values * values, minlength=len(self)))
-        values /= norms[rows]
-        ends = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=len(self)))))
-        return sparse.csr_matrix(
-            (values.astype(np.float32), buckets, ends.astype(np.int32)),
-            shape=(len(self), N_BUCKETS),
-        )
+        rows = row_ngrams(self.words, self.offsets, self.table.hashes(), self.encoder.idf, _PAIR)
+        return sparse.csr_matrix(rows, shape=(len(self), N_BUCKETS))
 
     def take(self, rows: npt.NDArray[np.int64]) -> TextFeatures:
         """Return the features of some texts, in the order given."""

@@ -122,7 +122,9 @@ class Head:
 
     def logits(self, features: TextFeatures) -> _Floats:
         """Return the plain linear score of every text, shape (n,), without windows."""
-        logits = features.embeddings @ self.dense + features.ngrams @ self.ngrams + self.bias
+        # Not `@`: for as little as this, BLAS wakes its threads, and they spin between the calls.
+        logits = np.einsum("ij,j->i", features.embeddings, self.dense)
+        logits = logits + features.ngrams @ self.ngrams + self.bias
         if self.lexicon is not None:
             logits = logits + self.lexicon.logits(features)
         return np.asarray(logits, np.float64)

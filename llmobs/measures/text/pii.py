@@ -113,14 +113,29 @@ _MIN_LOCAL_DIGITS: Final = 6
 
 # Nearly every text ends at the gate: nothing in it has the least of what any kind needs. Each
 # pattern starts with what is rare in prose, so that the search jumps to it.
-_NUMBERS: Final = re.compile(
-    r"\d(?:[\d .()/-]{5,}\d|\d(?<=[A-Za-z]\d\d)[ A-Za-z0-9]{11})|:[0-9a-fA-F:]"
+_NUMBERS: Final = re.compile(r"\d(?:[\d .()/-]{5,}\d|\d(?<=[A-Za-z]\d\d)[ A-Za-z0-9]{11})")
+_IPV6_LIKE: Final = re.compile(r":[0-9a-fA-F]{1,4}:")
+_AFTER_COLON: Final = re.compile(r":[0-9a-fA-F:]")
+# Behind the gate each kind asks in the same way for the least that it needs. What these match
+# has nothing around it that counts, so blanking a part of a text never makes a match.
+_IPV4_LIKE: Final = re.compile(r"\d\.\d{1,3}\.\d")
+_NINE_DIGITS: Final = re.compile(r"\d(?:[ -]?\d){8}")
+_SIX_APART: Final = re.compile(r"\d(?:[\Wx]{0,9}\d){5}")
+_EIGHT_APART: Final = re.compile(r"\d(?:[\Wx]{0,9}\d){7}")
+_EXTENSION: Final = re.compile(
+    r"(?i)\d\W{0,9}(?:\w?[x\uff58]\w{0,8}\W?n?|anexo|int|\uff49\uff4e\uff54|доб)\W{0,9}\d"
 )
+_LIKE_PHONE_SHAPE: Final = re.compile(r"\+|\(\d{2,5}\) ?\d|\d{2,4}[ .-]\d{2,4}[ .-]\d{3}|\d ?x\d")
 _SECRET_MARKS: Final = (
     "sk-", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox",
     "AIza", "k_live_", "k_test_", "hf_", "npm_", "pypi-", "SG.", "eyJ",
 )  # fmt: skip
 _SECRET_WORDS: Final = ("key", "secret", "token", "passw", "pwd")
+_PHONE_WORDS: Final = (  # every match of the two patterns that tell a phone holds one
+    "phone", "call", "tel", "fax", "mobile", "cell", "reach", "text", "contact", "dial",
+    "whatsapp", "number is", "number:", "hotline", "ring", "sms", "answering at", "office",
+    "home", "work",
+)  # fmt: skip
 _DIGIT: Final = re.compile(r"[0-9]")
 # Of a longer text the first and the last half of that many characters are read: what takes
 # half a second of one text must not take a minute of the next.
@@ -132,10 +147,34 @@ def _passes_gate(text: str) -> bool:
         return True
     if not _DIGIT.search(text):
         return False
-    if _NUMBERS.search(text) or any(mark in text for mark in _SECRET_MARKS):
+    if _NUMBERS.search(text):
         return True
-    lowered = text.lower()
-    return any(word in lowered for word in _SECRET_WORDS) and bool(_ASSIGNED_SECRET.search(text))
+    # Behind a colon a number may be written in the rarer ways, too.
+    if _AFTER_COLON.search(text) and (_IPV6_LIKE.search(text) or _may_hold_number(text)):
+        return True
+    if _holds_any(text, _SECRET_MARKS):
+        return True
+    return _may_assign_secret(text) and bool(_ASSIGNED_SECRET.search(text))
+
+
+def _holds_any(text: str, words: Sequence[str]) -> bool:
+    return any(word in text for word in words)
+
+
+def _may_hold_number(text: str) -> bool:
+    return bool(_SIX_APART.search(text) or _EXTENSION.search(text))
+
+
+def _may_assign_secret(text: str) -> bool:
+    return _holds_any(text.lower(), _SECRET_WORDS)
+
+
+def _may_hold_phone(text: str) -> bool:
+    if not (_EIGHT_APART.search(text) or _EXTENSION.search(text)):
+        return False
+    if _LIKE_PHONE_SHAPE.search(text):
+        return True
+    return _holds_any(text.casefold(), _PHONE_WORDS)
 
 
 def pii(texts: Sequence[str]) -> list[list[PiiSpan]]:
@@ -162,6 +201,8 @@ def _find(text: str) -> list[PiiSpan]:
     found: list[PiiSpan] = []  # in order, and none overlaps another
     for finder in (_secrets, _emails, _ibans, _social_security_numbers, _ip_addresses):
         _add(found, finder(text))
+    if not _may_hold_number(text):
+        return found
     # At the same length, so that offsets stay.
     plain = _LOOK_ALIKES.sub(lambda match: "_" * len(match[0]), text)
     _add(found, _cards(plain))
@@ -178,15 +219,18 @@ def _add(found: list[PiiSpan], more: Iterator[PiiSpan]) -> None:
 
 
 def _secrets(text: str) -> Iterator[PiiSpan]:
-    for match in _SECRET.finditer(text):
-        yield PiiSpan(*match.span(), "SECRET", 1.0)
-    for match in _ASSIGNED_SECRET.finditer(text):
-        yield PiiSpan(*match.span("value"), "SECRET", 0.6)
+    if "PRIVATE KEY" in text or _holds_any(text, _SECRET_MARKS):
+        for match in _SECRET.finditer(text):
+            yield PiiSpan(*match.span(), "SECRET", 1.0)
+    if _may_assign_secret(text):
+        for match in _ASSIGNED_SECRET.finditer(text):
+            yield PiiSpan(*match.span("value"), "SECRET", 0.6)
 
 
 def _emails(text: str) -> Iterator[PiiSpan]:
-    for match in _EMAIL.finditer(text):
-        yield PiiSpan(*match.span(), "EMAIL_ADDRESS", 1.0)
+    if "@" in text:
+        for match in _EMAIL.finditer(text):
+            yield PiiSpan(*match.span(), "EMAIL_ADDRESS", 1.0)
 
 
 def _cards(text: str) -> Iterator[PiiSpan]:
@@ -208,6 +252,8 @@ def _ibans(text: str) -> Iterator[PiiSpan]:
 
 
 def _social_security_numbers(text: str) -> Iterator[PiiSpan]:
+    if not _NINE_DIGITS.search(text):
+        return
     for pattern, confidence in ((_SSN, 0.9), (_BARE_SSN, 0.7)):
         for match in pattern.finditer(text):
             if _TELLS_SSN.search(_before(text, match.start())):
@@ -215,6 +261,8 @@ def _social_security_numbers(text: str) -> Iterator[PiiSpan]:
 
 
 def _ip_addresses(text: str) -> Iterator[PiiSpan]:
+    if not (_IPV4_LIKE.search(text) or _IPV6_LIKE.search(text)):
+        return
     for match in _IP.finditer(text):
         try:
             address = ipaddress.ip_address(match[0])
@@ -227,9 +275,8 @@ def _ip_addresses(text: str) -> Iterator[PiiSpan]:
 
 
 def _phones(text: str) -> Iterator[PiiSpan]:
-    if sum(map(str.isdigit, text)) < _MIN_LOCAL_DIGITS:
-        return
-    for region in ("US", "GB"):  # a number with + is found whatever the region
+    # A number with + is found whatever the region.
+    for region in ("US", "GB") if _may_hold_phone(text) else ():
         matcher = phonenumbers.PhoneNumberMatcher(
             text, region, leniency=phonenumbers.Leniency.POSSIBLE
         )

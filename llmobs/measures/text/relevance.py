@@ -15,6 +15,7 @@ from scipy.special import expit
 
 from llmobs.measures.text.encoder import as_features, packaged, weights
 from llmobs.measures.text.features import TextFeatures, unit_rows
+from llmobs.measures.text.kernels import overlaps
 
 __all__ = ["RelevanceModel", "load_relevance", "relevance"]
 
@@ -59,17 +60,22 @@ class RelevanceModel:
         The overlap is the share of the input's idf mass whose pieces the output has, too.
         """
         cosine = np.einsum("ij,ij->i", self.vectors(inputs), self.vectors(outputs))
-        asked, answered = _distinct(inputs.pieces), _distinct(outputs.pieces)
-        weight = np.maximum(self.idf - 1, 0)
-        shared = asked.multiply(answered) @ weight
-        whole = asked @ weight
-        overlap = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+        overlap = overlaps(
+            inputs.words,
+            inputs.offsets,
+            inputs.table.pieces(),
+            outputs.words,
+            outputs.offsets,
+            outputs.table.pieces(),
+            np.maximum(self.idf - 1, 0),
+        )
         return np.column_stack((cosine, overlap)).astype(np.float64)
 
     def vectors(self, features: TextFeatures) -> npt.NDArray[np.float32]:
         """Return the idf-weighted vectors of texts at length 1, shape (n, n_dimensions)."""
         rows = weighted_rows(features, self.idf)
-        return unit_rows(rows - np.outer(rows @ self.common, self.common))
+        shares = np.einsum("ij,j->i", rows, self.common)  # not `@`: see `Head.logits`
+        return unit_rows(rows - np.outer(shares, self.common))
 
     def to_bytes(self) -> bytes:
         """Return the model as safetensors."""
@@ -84,19 +90,9 @@ class RelevanceModel:
 
 def weighted_rows(features: TextFeatures, idf: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return idf-weighted sums of word-piece vectors at length 1, shape (n, n_dimensions)."""
-    pieces = features.pieces.copy()
     # Less 1, so that what stands in every text weighs nothing (but is not lost where a text
     # has nothing else).
-    pieces.data = np.maximum(idf - 1, 0.01).astype(np.float32)[pieces.indices]
-    return unit_rows(pieces @ features.encoder.vectors)
-
-
-def _distinct(pieces: Any) -> Any:
-    """Return the same rows with every piece once."""
-    distinct = pieces.copy()
-    distinct.sum_duplicates()
-    distinct.data[:] = 1
-    return distinct
+    return features.weighted(np.maximum(idf - 1, np.float32(0.01)))
 
 
 @cache

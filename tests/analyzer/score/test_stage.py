@@ -82,6 +82,58 @@ def test_a_slow_scorer_is_left_behind_and_not_asked_while_it_is_busy() -> None:
     assert [c.name for c in scoring.score(spans([chat("x")])).columns] == ["slow", "quick"]
 
 
+def test_a_large_batch_is_scored_in_slices_and_comes_out_whole() -> None:
+    sizes: list[int] = []
+
+    def count(batch: ScoringInput) -> Verdicts:
+        sizes.append(len(batch.spans))
+        texts = batch.spans.texts("input_text")
+        return Verdicts(np.array([float(text[1:]) for text in texts]), texts, texts)
+
+    scores = stage(Fake("count", count)).score(spans([chat(f"q{i}", "a") for i in range(2500)]))
+    assert max(sizes) <= 1024
+    (column,) = scores.columns
+    np.testing.assert_array_equal(column.values, np.arange(2500))
+    assert column.labels == column.explanations == [f"q{i}" for i in range(2500)]
+    assert scores.embeddings["input"].shape == (2500, 256)
+
+
+def test_a_scorer_that_fails_on_one_slice_has_no_column_and_failed_once() -> None:
+    def fail_later(batch: ScoringInput) -> Verdicts:
+        if "q0" not in batch.spans.texts("input_text"):
+            raise ValueError
+        return ones(batch)
+
+    fake = Fake("later", fail_later)
+    scoring = stage(fake, Fake("good", ones))
+    scores = scoring.score(spans([chat(f"q{i}") for i in range(4000)]))
+    assert [column.name for column in scores.columns] == ["good"]
+    assert dict(scores.failed) == {"later": "raised ValueError"}
+    assert dict(scoring.n_failures) == {"later": 1, "good": 0}
+    assert fake.n_calls == 2
+
+
+def test_the_time_box_is_for_the_batch_and_not_for_each_slice() -> None:
+    release = threading.Event()
+
+    def dawdle(batch: ScoringInput) -> Verdicts:
+        release.wait(0.4)
+        return ones(batch)
+
+    scoring = ScoreStage([Fake("dawdle", dawdle)], time_box_s=1.0)
+    scores = scoring.score(spans([chat(f"q{i}") for i in range(4000)]))
+    release.set()
+    assert scores.failed["dawdle"].startswith("took longer")
+
+
+def test_no_thread_outlives_a_batch() -> None:
+    before = set(threading.enumerate())
+    stage(Fake("one", ones), Fake("two", ones)).score(spans([chat("a")]))
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    assert set(threading.enumerate()) <= before
+
+
 def test_after_three_failures_in_a_row_a_scorer_is_paused_and_then_tried_again() -> None:
     now_s = 0.0
     fake = Fake("bad", broken)

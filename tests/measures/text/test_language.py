@@ -34,3 +34,19 @@ def test_confidence_is_a_share() -> None:
     codes, confidences = language(["Wie spät ist es, und wann kommt der Zug?"])
     assert codes == ["de"]
     assert 0.5 < confidences[0] <= 1
+
+
+def test_it_says_what_the_library_says() -> None:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    theirs = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    rows = [*HELD_OUT.rows("language_ui_strings"), *HELD_OUT.rows("benign_prompts")]
+    texts = [row["text"] for row in rows] + [
+        "ПРИВЕТ, МИР",
+        "Živeo život! Живео живот!",
+        "日本語の文章",
+    ]
+    for text, code, confidence in zip(texts, *language(texts), strict=True):
+        expected, share = theirs.classify(text[:200])
+        if code != UNDETERMINED and expected != "pcm":
+            assert (code, confidence) == (expected, pytest.approx(share, abs=1e-6))
