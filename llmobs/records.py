@@ -29,6 +29,7 @@ __all__ = [
     "RAW_LINK_SCHEMA",
     "RAW_SCOPE_SCHEMA",
     "RAW_SPAN_SCHEMA",
+    "SOURCE_SHIFT",
     "SPAN_SCHEMA",
     "STATUS_ERROR",
     "STATUS_OK",
@@ -42,6 +43,7 @@ __all__ = [
     "VALUE_STRING",
     "VALUE_UNSET",
     "Alert",
+    "Cursor",
     "EventBatch",
     "Finding",
     "FloatArray",
@@ -55,6 +57,8 @@ __all__ = [
     "Segment",
     "Signal",
     "SpanBatch",
+    "first_number",
+    "source_of",
 ]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -323,18 +327,40 @@ class MetricBatch(_Batch):
     """Metric data points as columns, `METRIC_SCHEMA`."""
 
 
+SOURCE_SHIFT: Final = 48
+"""A segment's number holds its source in the bits above these: a segment log or a partition."""
+
+
+def source_of(number: int) -> int:
+    """Return the source that a segment came from, in [0, 65536)."""
+    return number >> SOURCE_SHIFT
+
+
+def first_number(source: int) -> int:
+    """Return the lowest number that a segment of a source can have."""
+    return source << SOURCE_SHIFT
+
+
+Cursor: TypeAlias = Mapping[int, int]
+"""How far somebody has come: the last segment by source. A source that is missing: not begun."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One sealed piece of the log: what is stored together or not at all.
 
     Attributes:
-        number: Increases with every segment; never used twice.
+        number: Increases with every segment of a source; never used twice.
         requests: The acknowledged requests in order, each an OTLP export request in
             protobuf (JSON was transcoded before it was acknowledged).
+        until: The lowest number that the source's next segment can have; 0: the next one.
+        may_be_stored: Whether a process that died may have stored all or a part of it.
     """
 
     number: int
     requests: Sequence[tuple[Signal, bytes]]
+    until: int = 0
+    may_be_stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

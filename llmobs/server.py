@@ -23,10 +23,19 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmobs.errors import ConfigurationError, LlmobsError
 from llmobs.settings import Settings
+
+if TYPE_CHECKING:
+    from llmobs.analyzer.log.base import LogReader
+    from llmobs.analyzer.notify import Announcer
+    from llmobs.analyzer.pipeline import Analysis, Loop
+    from llmobs.analyzer.publish import Metrics
+    from llmobs.analyzer.receive.base import Sink
+    from llmobs.analyzer.score import ScoreStage
+    from llmobs.analyzer.store.base import State, Store
 
 __all__ = ["Server", "configure_logging", "run_engine", "run_receiver"]
 
@@ -45,20 +54,13 @@ def run_receiver(settings: Settings) -> None:
     """Take OTLP and write the log until SIGTERM; then drain and return."""
     from llmobs.access import Keys
     from llmobs.analyzer.decode import check
-    from llmobs.analyzer.log import SegmentWriter
     from llmobs.analyzer.receive import Limits, run
 
     configure_logging()
     _stop_with_parent()
     keys = Keys(key.get_secret_value() for key in settings.ingest_keys)
-    log = SegmentWriter(
-        settings.data / "log",
-        max_bytes=settings.log_max_bytes,
-        segment_bytes=settings.segment_max_bytes,
-        segment_age_s=settings.segment_max_age_s,
-    )
     run(
-        log,
+        _log_writer(settings),
         check,
         keys=keys if settings.ingest_keys else None,
         host=settings.host,
@@ -97,13 +99,12 @@ def run_engine(settings: Settings) -> None:
 
 
 class _Engine:
+    """The loops of one role over one store, and the page."""
+
     def __init__(self, settings: Settings) -> None:
         from llmobs.analyzer.decode import warm
-        from llmobs.analyzer.log import SegmentReader
-        from llmobs.analyzer.monitor import MonitorSettings
-        from llmobs.analyzer.notify import AlertBook, Announcer, AppriseNotifier
-        from llmobs.analyzer.pipeline import Analysis, Ingest, Loop
-        from llmobs.analyzer.publish import GrafanaPublisher, Metrics, OtlpPublisher
+        from llmobs.analyzer.pipeline import Ingest, Loop, Scoring, Worker
+        from llmobs.analyzer.publish import Metrics, OtlpPublisher
         from llmobs.analyzer.score import ScoreStage, load_scorers
         from llmobs.analyzer.store import open_state, open_store
         from llmobs.measures.cost import PriceBook
@@ -111,7 +112,6 @@ class _Engine:
 
         self._settings = settings
         settings.data.mkdir(parents=True, exist_ok=True)
-        self._log = SegmentReader(settings.data / "log", settings.data / "aside")
         self._store = open_store(
             settings.store_url,
             memory_limit_bytes=settings.store_memory_bytes,
@@ -126,48 +126,29 @@ class _Engine:
             if settings.otlp_endpoint
             else None
         )
-        token = settings.grafana_token
-        grafana = (
-            GrafanaPublisher(settings.grafana_url, token=token.get_secret_value() if token else "")
-            if settings.grafana_url
-            else None
-        )
         names = None if settings.scorers == ("all",) else settings.scorers
-        ingest = Ingest(self._log, self._store, PriceBook(overrides=settings.prices), self._metrics)
-        self._analysis = Analysis(
-            self._store,
-            self._state,
-            ScoreStage(load_scorers(names), time_box_s=settings.scorer_timeout_s),
-            MonitorSettings(
-                reference_s=settings.reference_s,
-                min_reference_units=settings.min_reference_sessions,
-                session_idle_s=settings.session_idle_s,
-                session_cap_s=settings.session_cap_s,
-                false_pages_budget=settings.false_pages,
-                cooldown_s=settings.cooldown_s,
-            ),
-            self._metrics,
-            batch=settings.analysis_batch,
-        )
-        announcer = Announcer(
-            self._state,
-            AlertBook(page_url=settings.page_url, resolve_after_s=settings.resolve_after_s),
-            [
-                AppriseNotifier(name, url.get_secret_value())
-                for name, url in settings.channels.items()
-            ],
-            grafana=grafana,
-            metrics=self._metrics,
-        )
+        stage = ScoreStage(load_scorers(names), time_box_s=settings.scorer_timeout_s)
+        self._log: LogReader | None = None
+        self._analysis: Analysis | None = None
+        self._loops: list[Loop] = []
 
-        def loop(name: str, step: Callable[[], int], idle_s: float) -> Loop:
-            return Loop(name, step, idle_s=idle_s, heartbeat=self._metrics.heartbeat)
+        def loop(name: str, step: Callable[[], int], idle_s: float) -> None:
+            self._loops.append(Loop(name, step, idle_s=idle_s, heartbeat=self._metrics.heartbeat))
 
-        self._loops = [
-            loop("ingest", ingest.step, 0.05),
-            loop("analysis", self._analysis.step, 0.1),
-            loop("announcer", lambda: announcer.step(time.time_ns()), 0.5),
-        ]
+        if settings.role != "watch":
+            self._log = _log_reader(settings, self._store)
+            prices = PriceBook(overrides=settings.prices)
+            ingest = Ingest(self._log, self._store, prices, self._metrics)
+            loop("ingest", ingest.step, 0.05)
+        if settings.role == "worker":
+            scoring = Scoring(self._store, stage)
+            worker = Worker(self._store, scoring, self._metrics, batch=settings.analysis_batch)
+            loop("scoring", worker.step, 0.1)
+        else:
+            self._analysis = _analysis(settings, self._store, self._state, stage, self._metrics)
+            announcer = _announcer(settings, self._state, self._metrics)
+            loop("analysis", self._analysis.step, 0.1 if settings.role == "all" else 1.0)
+            loop("announcer", lambda: announcer.step(time.time_ns()), 0.5)
         web_token = settings.web_token
         self.app = create_app(
             self._store,
@@ -188,11 +169,16 @@ class _Engine:
 
     def stop(self) -> None:
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
-        while self._log.sealed() and time.monotonic() < deadline and not self._loops[0].error:
-            time.sleep(0.05)
+        if self._log is not None:
+            ingest = self._loops[0]
+            while self._log.sealed() and time.monotonic() < deadline and not ingest.error:
+                time.sleep(0.05)
         for loop in self._loops:
             loop.stop()
-        self._analysis.close()
+        if self._analysis is not None:
+            self._analysis.close()
+        if self._log is not None:
+            self._log.close()
         if self._otlp:
             self._otlp.stop()
         self._state.close()
@@ -200,11 +186,15 @@ class _Engine:
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         reasons = {loop.name: loop.error or "ok" for loop in self._loops}
-        reasons["receiver"] = "ok" if _answers(_receiver_url(self._settings, "/readyz")) else "down"
+        if self._settings.role != "watch":
+            receives = _answers(_receiver_url(self._settings, "/readyz"))
+            reasons["receiver"] = "ok" if receives else "down"
         return all(reason == "ok" for reason in reasons.values()), reasons
 
     def _render_metrics(self) -> bytes:
         """Return the engine's metrics and the receiver's, so that one scrape sees all."""
+        if self._settings.role == "watch":
+            return self._metrics.render()
         try:
             with urllib.request.urlopen(  # noqa: S310 - our own receiver
                 _receiver_url(self._settings, "/metrics"), timeout=1.0
@@ -213,6 +203,81 @@ class _Engine:
         except OSError:
             receiver = b""  # its absence shows in /readyz
         return receiver + self._metrics.render()
+
+
+def _log_writer(settings: Settings) -> Sink:
+    if settings.log:
+        from llmobs.analyzer.log.kafka import KafkaLogWriter
+
+        return KafkaLogWriter(settings.log.get_secret_value())
+    from llmobs.analyzer.log import SegmentWriter
+
+    return SegmentWriter(
+        settings.data / "log",
+        max_bytes=settings.log_max_bytes,
+        segment_bytes=settings.segment_max_bytes,
+        segment_age_s=settings.segment_max_age_s,
+    )
+
+
+def _log_reader(settings: Settings, store: Store) -> LogReader:
+    aside = settings.data / "aside"
+    if settings.log:
+        from llmobs.analyzer.log.kafka import KafkaLogReader
+
+        return KafkaLogReader(
+            settings.log.get_secret_value(),
+            resume=store.position,
+            aside=aside,
+            segment_bytes=settings.segment_max_bytes,
+            segment_age_s=settings.segment_max_age_s,
+        )
+    from llmobs.analyzer.log import SegmentReader
+
+    return SegmentReader(settings.data / "log", aside, source=settings.node)
+
+
+def _analysis(
+    settings: Settings, store: Store, state: State, stage: ScoreStage, metrics: Metrics
+) -> Analysis:
+    from llmobs.analyzer.monitor import MonitorSettings
+    from llmobs.analyzer.pipeline import Analysis, ScoredElsewhere, Scoring
+
+    is_alone = settings.role == "all"
+    return Analysis(
+        state,
+        Scoring(store, stage) if is_alone else ScoredElsewhere(store, stage),
+        MonitorSettings(
+            reference_s=settings.reference_s,
+            min_reference_units=settings.min_reference_sessions,
+            session_idle_s=settings.session_idle_s,
+            session_cap_s=settings.session_cap_s,
+            false_pages_budget=settings.false_pages,
+            cooldown_s=settings.cooldown_s,
+        ),
+        metrics,
+        counts_spans=is_alone,
+        batch=settings.analysis_batch,
+    )
+
+
+def _announcer(settings: Settings, state: State, metrics: Metrics) -> Announcer:
+    from llmobs.analyzer.notify import AlertBook, Announcer, AppriseNotifier
+    from llmobs.analyzer.publish import GrafanaPublisher
+
+    token = settings.grafana_token
+    grafana = (
+        GrafanaPublisher(settings.grafana_url, token=token.get_secret_value() if token else "")
+        if settings.grafana_url
+        else None
+    )
+    return Announcer(
+        state,
+        AlertBook(page_url=settings.page_url, resolve_after_s=settings.resolve_after_s),
+        [AppriseNotifier(name, url.get_secret_value()) for name, url in settings.channels.items()],
+        grafana=grafana,
+        metrics=metrics,
+    )
 
 
 # --- the supervisor
@@ -249,7 +314,9 @@ class Server:
         """
         self.settings = _with_ports(self.settings)
         self.settings.data.mkdir(parents=True, exist_ok=True)
-        self._children = [_Child("receiver", run_receiver), _Child("engine", run_engine)]
+        self._children = [_Child("engine", run_engine)]
+        if self.settings.role != "watch":
+            self._children.insert(0, _Child("receiver", run_receiver))
         for child in self._children:
             self._spawn(child)
         self._watcher = threading.Thread(target=self._watch, name="llmobs-watch", daemon=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -47,6 +47,22 @@ class Settings(BaseSettings):
     store: str = Field(
         default="",
         description="Store URL; empty: chdb in the data folder. clickhouse://… is a server.",
+    )
+    log: SecretStr | None = Field(
+        default=None,
+        description="Log URL; none: segment files in the data folder. kafka://… is a broker.",
+    )
+    role: Literal["all", "worker", "watch"] = Field(
+        default="all",
+        description="What this process does: all, or of many on one store: worker (takes, stores "
+        "and scores) or watch (monitors and alerts; one of them).",
+    )
+    node: int = Field(
+        default=0,
+        ge=0,
+        lt=1 << 15,
+        description="Number of this analyzer among those that share a store, each with a log of "
+        "its own; no two the same.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     grpc_port: int = Field(default=4317, ge=0, le=65535, description="OTLP/gRPC; 0: a free port.")

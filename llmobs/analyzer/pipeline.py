@@ -4,6 +4,9 @@
                       [Analysis: score ─► monitor ─► publish]          reads the store
                       [Announcer: findings ─► alerts ─► channels]      reads the state
 
+Past one machine the analysis is split: each `Worker` scores what it ingested, and one process
+watches what all of them scored.
+
 Ingest never waits for scoring, scoring never for a webhook. Each loop can be killed at any
 line: what it had not finished it finds again on start, and does again with the same result.
 """
@@ -15,7 +18,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from llmobs.analyzer.decode import decode_events, decode_metrics, decode_spans
 from llmobs.analyzer.log.base import LogReader
@@ -24,12 +28,23 @@ from llmobs.analyzer.normalize import normalize
 from llmobs.analyzer.price import price
 from llmobs.analyzer.publish import Metrics
 from llmobs.analyzer.score import ScoreStage
-from llmobs.analyzer.store.base import State, Store
+from llmobs.analyzer.store.base import NOTHING, State, Store
 from llmobs.errors import ConfigurationError
 from llmobs.measures.cost import PriceBook
-from llmobs.records import EventBatch, Finding, MetricBatch, Rejected, Segment, Signal, SpanBatch
+from llmobs.records import (
+    Cursor,
+    EventBatch,
+    Finding,
+    MetricBatch,
+    Rejected,
+    Scores,
+    Segment,
+    Signal,
+    SpanBatch,
+    source_of,
+)
 
-__all__ = ["Analysis", "Ingest", "Loop"]
+__all__ = ["Analysis", "Ingest", "Loop", "ScoredElsewhere", "Scoring", "Worker"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,21 +68,25 @@ class Ingest:
     ) -> None:
         self._log, self._store, self._prices = log, store, prices
         self._metrics, self._clock = metrics, clock
-        # The segment that may be in the store in part. Segments are stored in order, one at a
-        # time: what a former process was at when it died is the lowest that it left behind.
-        self._doubtful = min(log.sealed(), default=None)
+        store.hold(log.sources())
 
     def step(self) -> int:
         """Store the next sealed segment and return how many segments are left."""
+        self._store.hold(self._log.sources())
         waiting = self._log.sealed()
         if not waiting:
             return 0
-        number = waiting[0]
-        spans, events, metrics = self._decode(self._log.read(number))
-        replay = number == self._doubtful
-        self._doubtful = number  # until the store says otherwise
-        n_spans = self._store.append(number, spans, events, metrics, replay=replay)
-        self._log.remove(number)
+        segment = self._log.read(waiting[0])
+        spans, events, metrics = self._decode(segment)
+        n_spans = self._store.append(
+            segment.number,
+            spans,
+            events,
+            metrics,
+            replay=segment.may_be_stored,
+            until=segment.until,
+        )
+        self._log.remove(segment.number)
         self._metrics.record_ingest("traces", "accepted", n_spans)
         self._metrics.record_ingest("traces", "duplicate", len(spans) - n_spans)
         self._metrics.record_ingest("logs", "accepted", len(events))
@@ -121,22 +140,118 @@ def _of(segment: Segment, signal: Signal) -> tuple[list[int], list[bytes]]:
     return [i for i, _ in kept], [body for _, body in kept]
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Whole segments of one source, scored.
+
+    Attributes:
+        last: The last segment; `NOTHING` where there was none.
+    """
+
+    spans: SpanBatch
+    events: EventBatch
+    scores: Scores
+    last: int
+
+
+class ScoredBatches(Protocol):
+    """Where the analysis gets what it watches."""
+
+    def resume(self, cursor: Cursor) -> None:
+        """Begin again behind `cursor`."""
+
+    def read(self, after: Cursor, limit: int) -> Scored:
+        """Return the next spans with their scores."""
+
+
+class Scoring:
+    """Scores what this process stored."""
+
+    def __init__(self, store: Store, stage: ScoreStage) -> None:
+        self._store, self._stage = store, stage
+
+    def resume(self, cursor: Cursor) -> None:
+        """Forget the scores of a pass that was not written down."""
+        self._store.drop_scores(cursor)
+
+    def read(self, after: Cursor, limit: int) -> Scored:
+        """Score the next spans and store their scores."""
+        spans, events, last = self._store.read(after, limit)
+        scores = self._stage.score(spans)
+        if last != NOTHING:
+            self._store.append_scores(last, spans, scores)
+            self._store.append_evaluations(last, events)
+        return Scored(spans, events, scores, last)
+
+
+class ScoredElsewhere:
+    """Reads what workers stored and scored."""
+
+    def __init__(self, store: Store, stage: ScoreStage) -> None:
+        self._store, self._stage = store, stage
+
+    def resume(self, cursor: Cursor) -> None:
+        """Do nothing: the scores are the workers'."""
+
+    def read(self, after: Cursor, limit: int) -> Scored:
+        """Read the next spans and their scores; what a score does not hold is computed again."""
+        spans, events, columns, last = self._store.read_scored(after, limit)
+        return Scored(spans, events, self._stage.complete(spans, columns), last)
+
+
+class Worker:
+    """Scores what this process stored, one of many; how far it is stands in the store."""
+
+    def __init__(
+        self, store: Store, scoring: Scoring, metrics: Metrics, *, batch: int = 4096
+    ) -> None:
+        self._store, self._scoring, self._metrics = store, scoring, metrics
+        self._batch = batch
+        self._held: frozenset[int] = frozenset()
+        self._cursor: Cursor = {}
+
+    def step(self) -> int:
+        """Score the next spans and return how many there were."""
+        held = self._store.held
+        if held != self._held:  # sources came or went
+            self._cursor = self._store.scored()
+            self._scoring.resume(self._cursor)
+        self._held = frozenset()  # until this step is done
+        scored = self._scoring.read(self._cursor, self._batch)
+        if scored.last != NOTHING:
+            self._store.mark_scored(scored.last, len(scored.spans))
+            self._cursor = {**self._cursor, source_of(scored.last): scored.last}
+        self._held = held
+        self._metrics.record(scored.spans, scored.scores, scored.events)
+        return len(scored.spans)
+
+
 class Analysis:
-    """Scores what was stored, watches it, and counts it."""
+    """Watches what was scored, and writes down what it found.
+
+    Args:
+        state: Where the monitors, their findings and the cursor move together.
+        batches: `Scoring` on one machine, `ScoredElsewhere` beside workers.
+        settings: Of the monitors.
+        metrics: Told of findings.
+        counts_spans: Whether it is told of every batch, too; workers count their own.
+        batch: Spans taken at once, about.
+        clock: Nanoseconds since 1970.
+    """
 
     def __init__(
         self,
-        store: Store,
         state: State,
-        scoring: ScoreStage,
+        batches: ScoredBatches,
         settings: MonitorSettings,
         metrics: Metrics,
         *,
+        counts_spans: bool = True,
         batch: int = 4096,
         clock: Clock = time.time_ns,
     ) -> None:
-        self._store, self._state, self._clock, self._batch = store, state, clock, batch
-        self._scoring, self._settings, self._metrics = scoring, settings, metrics
+        self._state, self._batches, self._clock, self._batch = state, batches, clock, batch
+        self._settings, self._metrics, self._counts_spans = settings, metrics, counts_spans
         self._commit_every_ns = COMMIT_EVERY_NS
         self._is_torn = False
         self._resume()
@@ -160,24 +275,22 @@ class Analysis:
 
     def _resume(self) -> None:
         self._cursor = self._state.cursor()
-        self._store.drop_scores(self._cursor)  # of an analysis that was not committed
+        self._batches.resume(self._cursor)
         self._monitors = _restored(self._state.monitor_state(), self._settings)
         self._committed_ns = self._clock()
         self._is_torn = False
 
     def _step(self) -> int:
-        spans, events, cursor = self._store.read(self._cursor, self._batch)
-        scores = self._scoring.score(spans)
-        if cursor > self._cursor:
-            self._store.append_scores(cursor, spans, scores)
-            self._store.append_evaluations(cursor, events)
+        scored = self._batches.read(self._cursor, self._batch)
         now_ns = self._clock()
-        findings = self._monitors.observe(spans, scores, now_ns=now_ns)
-        self._cursor = cursor
+        findings = self._monitors.observe(scored.spans, scored.scores, now_ns=now_ns)
+        if scored.last != NOTHING:
+            self._cursor = {**self._cursor, source_of(scored.last): scored.last}
         if findings or now_ns - self._committed_ns > self._commit_every_ns:
             self._commit(findings, now_ns)
-        self._metrics.record(spans, scores, events)
-        return len(spans)
+        if self._counts_spans:
+            self._metrics.record(scored.spans, scored.scores, scored.events)
+        return len(scored.spans)
 
     def _commit(self, findings: Sequence[Finding], now_ns: int) -> None:
         statuses = self._monitors.statuses(now_ns)

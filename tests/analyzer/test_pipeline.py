@@ -15,7 +15,7 @@ from llmobs.analyzer.decode import decode_events, decode_metrics, decode_spans
 from llmobs.analyzer.log import SegmentReader, SegmentWriter
 from llmobs.analyzer.monitor import MonitorSettings
 from llmobs.analyzer.normalize import normalize
-from llmobs.analyzer.pipeline import Analysis, Ingest, Loop
+from llmobs.analyzer.pipeline import Analysis, Ingest, Loop, Scoring
 from llmobs.analyzer.publish import Metrics
 from llmobs.analyzer.score import ScoreStage, load_scorers
 from llmobs.analyzer.store import ClickHouseStore, SqliteState, open_state, open_store
@@ -89,25 +89,25 @@ def test_a_step_that_raised_is_done_again_and_leaves_nothing_twice(
     store: ClickHouseStore, state: SqliteState
 ) -> None:
     fill(store, 3)
-    scoring = ScoreStage(load_scorers(("refusal",)), time_box_s=60)
-    analysis = Analysis(store, state, scoring, MonitorSettings(), FailsOnce())
+    scoring = Scoring(store, ScoreStage(load_scorers(("refusal",)), time_box_s=60))
+    analysis = Analysis(state, scoring, MonitorSettings(), FailsOnce())
     with pytest.raises(RuntimeError, match="on fire"):
         analysis.step()
     assert analysis.step() == 15
     analysis.close()
     assert store.sizes()["scores"] == 15
-    assert state.cursor() == 2
+    assert state.cursor() == {0: 2}
 
 
 def test_an_analysis_that_was_not_committed_is_done_again_after_a_restart(
     store: ClickHouseStore, state: SqliteState
 ) -> None:
     fill(store, 2)
-    scoring = ScoreStage(load_scorers(("refusal",)), time_box_s=60)
-    first = Analysis(store, state, scoring, MonitorSettings(), Metrics())
+    scoring = Scoring(store, ScoreStage(load_scorers(("refusal",)), time_box_s=60))
+    first = Analysis(state, scoring, MonitorSettings(), Metrics())
     assert first.step() == 10  # killed here: nothing was written down
-    assert state.cursor() == -1
-    second = Analysis(store, state, scoring, MonitorSettings(), Metrics())
+    assert state.cursor() == {}
+    second = Analysis(state, scoring, MonitorSettings(), Metrics())
     assert second.step() == 10
     second.close()
     assert store.sizes()["scores"] == 10

@@ -12,7 +12,7 @@ import random
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -23,10 +23,12 @@ from llmobs.analyzer.store.base import Row, State, Store
 from llmobs.records import (
     SPAN_SCHEMA,
     Alert,
+    Cursor,
     EventBatch,
     Finding,
     MetricBatch,
     MonitorStatus,
+    ScoreColumn,
     Scores,
     SpanBatch,
 )
@@ -207,10 +209,32 @@ class FakeStore:
         metrics: MetricBatch,
         *,
         replay: bool = False,
+        until: int = 0,
     ) -> int:
         raise NotImplementedError
 
-    def read(self, after: int, limit: int) -> tuple[SpanBatch, EventBatch, int]:
+    @property
+    def held(self) -> frozenset[int]:
+        raise NotImplementedError
+
+    def hold(self, sources: Collection[int]) -> None:
+        raise NotImplementedError
+
+    def position(self, source: int) -> int:
+        raise NotImplementedError
+
+    def read(self, after: Cursor, limit: int) -> tuple[SpanBatch, EventBatch, int]:
+        raise NotImplementedError
+
+    def read_scored(
+        self, after: Cursor, limit: int
+    ) -> tuple[SpanBatch, EventBatch, Sequence[ScoreColumn], int]:
+        raise NotImplementedError
+
+    def scored(self) -> Cursor:
+        raise NotImplementedError
+
+    def mark_scored(self, segment: int, n_spans: int) -> None:
         raise NotImplementedError
 
     def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
@@ -219,7 +243,7 @@ class FakeStore:
     def append_evaluations(self, segment: int, events: EventBatch) -> None:
         raise NotImplementedError
 
-    def drop_scores(self, after: int) -> None:
+    def drop_scores(self, after: Cursor) -> None:
         raise NotImplementedError
 
     def delete_user(self, user_id: str) -> int:
@@ -798,15 +822,15 @@ class FakeState:
 
     # What the pipeline calls; the page never does.
 
-    def cursor(self) -> int:
-        return -1
+    def cursor(self) -> Cursor:
+        return {}
 
     def monitor_state(self) -> bytes | None:
         return None
 
     def commit(
         self,
-        cursor: int,
+        cursor: Cursor,
         monitor_state: bytes | None,
         findings: Sequence[Finding],
         statuses: Sequence[MonitorStatus],

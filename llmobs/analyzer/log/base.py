@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from llmobs.records import Segment, Signal
@@ -30,17 +30,33 @@ class LogWriter(Protocol):
 class LogReader(Protocol):
     """The engine's end."""
 
+    def sources(self) -> Collection[int]:
+        """Return the sources that this process reads now, and no other process.
+
+        A log file is one source; partitions of a topic come and go.
+        """
+
     def sealed(self) -> Sequence[int]:
-        """Return the numbers of the sealed segments that are still kept, ascending."""
+        """Return the numbers of the sealed segments that are still kept, the next to store first.
+
+        Those of one source come in ascending order.
+        """
 
     def wait(self, timeout_s: float) -> None:
         """Return when a segment may have been sealed, at the latest after `timeout_s`."""
 
     def read(self, number: int) -> Segment:
-        """Read one sealed segment; what is torn or corrupt is set aside and counted."""
+        """Read one sealed segment; what is torn or corrupt is set aside and counted.
+
+        It says so (`Segment.may_be_stored`) when it, or a part of it, may be in the store: the
+        first of a source after a start or a change of hands, and one that was read before.
+        """
 
     def set_aside(self, number: int, index: int, reason: str) -> None:
         """Keep request `index` of a segment in a file of its own, for a person to look at."""
 
     def remove(self, number: int) -> None:
         """Forget a segment: its content is stored elsewhere, durably."""
+
+    def close(self) -> None:
+        """Let go of what is read."""

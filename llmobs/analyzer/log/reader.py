@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
+from llmobs.analyzer.log.aside import Aside
 from llmobs.analyzer.log.files import (
     SEALED_SUFFIX,
     backlog,
     make_directory,
-    replace_file,
     segment_path,
     segments,
 )
 from llmobs.analyzer.log.record import Damage, scan
-from llmobs.records import Segment, Signal
+from llmobs.records import Segment, Signal, first_number
 
 __all__ = ["SegmentReader"]
 
@@ -35,33 +34,41 @@ class SegmentReader:
     Any thread may call it.
     """
 
-    def __init__(self, directory: Path, aside: Path, *, max_aside_bytes: int = 256 << 20) -> None:
+    def __init__(
+        self, directory: Path, aside: Path, *, source: int = 0, max_aside_bytes: int = 256 << 20
+    ) -> None:
         """Take the two directories, made where they are missing.
 
         Args:
             directory: That of the `SegmentWriter`.
             aside: For requests that can't be stored, to be looked at by a person.
+            source: Tells this log from those of other analyzers with the same store.
             max_aside_bytes: Size of all that is set aside; what comes after is only counted.
 
         Raises:
             ConfigurationError: A directory can't be made.
         """
         make_directory(directory)
-        make_directory(aside)
         self._directory = directory
-        self._aside = aside
-        self._max_aside_bytes = max_aside_bytes
+        self._aside = Aside(aside, max_bytes=max_aside_bytes)
+        self._source, self._first = source, first_number(source)
         self._lock = threading.Lock()  # guards what follows
         self._known: frozenset[int] = frozenset()
-        self._aside_bytes = sum(path.stat().st_size for path in aside.iterdir())
-        self._n_corrupt = self._n_set_aside = self._n_aside_dropped = 0
+        # Segments are stored in order, one at a time: what a former process was at when it died
+        # is the lowest that it left behind.
+        self._doubtful = min(segments(directory, SEALED_SUFFIX), default=None)
+        self._n_corrupt = 0
+
+    def sources(self) -> Collection[int]:
+        """Return the one source."""
+        return (self._source,)
 
     def sealed(self) -> Sequence[int]:
         """Return the numbers of the sealed segments that are still kept, ascending."""
         numbers = segments(self._directory, SEALED_SUFFIX)
         with self._lock:
             self._known = frozenset(numbers)
-        return numbers
+        return [self._first + number for number in numbers]
 
     def wait(self, timeout_s: float) -> None:
         """Return when there is a segment that the last `sealed()` did not return.
@@ -83,6 +90,13 @@ class SegmentReader:
         Raises:
             FileNotFoundError: It was removed.
         """
+        name = number - self._first
+        with self._lock:
+            may_be_stored = name == self._doubtful
+            self._doubtful = name  # until it is removed
+        return Segment(number, self._requests(name), may_be_stored=may_be_stored)
+
+    def _requests(self, number: int) -> tuple[tuple[Signal, bytes], ...]:
         data = segment_path(self._directory, number, SEALED_SUFFIX).read_bytes()
         requests: list[tuple[Signal, bytes]] = []
         for _, item in scan(data):
@@ -90,7 +104,7 @@ class SegmentReader:
                 self._keep_damage(number, item, data)
             else:
                 requests.append((item.signal, item.request))
-        return Segment(number=number, requests=tuple(requests))
+        return tuple(requests)
 
     def set_aside(self, number: int, index: int, reason: str) -> None:
         """Keep request `index` of a segment in a file of its own, for a person to look at.
@@ -101,20 +115,19 @@ class SegmentReader:
         Raises:
             OSError: The disk refuses; the segment should not be removed then.
         """
-        signal, request = self.read(number).requests[index]
-        name = f"{number:012d}-{index}.{signal}.pb"
-        about = {"segment": number, "index": index, "signal": signal, "reason": reason}
-        if self._keep(name, request, about):
-            with self._lock:
-                self._n_set_aside += 1
-            logger.warning("request set aside", extra={**about, "file": name})
+        number -= self._first
+        request = self._requests(number)[index]
+        self._aside.keep_request(number, index, request, reason)
 
     def remove(self, number: int) -> None:
         """Forget a segment: its content is stored elsewhere, durably.
 
         After a power cut it may be back, under the same number.
         """
-        segment_path(self._directory, number, SEALED_SUFFIX).unlink(missing_ok=True)
+        segment_path(self._directory, number - self._first, SEALED_SUFFIX).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Do nothing: files are open only while they are read."""
 
     def stats(self) -> dict[str, float]:
         """Return counters since the start and gauges of now.
@@ -125,45 +138,19 @@ class SegmentReader:
         """
         waiting = backlog(self._directory)
         with self._lock:
-            return {
-                "n_corrupt": self._n_corrupt,
-                "n_set_aside": self._n_set_aside,
-                "n_aside_dropped": self._n_aside_dropped,
-                "bytes_aside": self._aside_bytes,
-                "n_segments": waiting.n_segments,
-                "bytes_on_disk": waiting.size_bytes,
-                "oldest_segment_age_s": waiting.oldest_age_s,
-            }
+            n_corrupt = self._n_corrupt
+        return {
+            **self._aside.stats(),
+            "n_corrupt": n_corrupt,
+            "n_segments": waiting.n_segments,
+            "bytes_on_disk": waiting.size_bytes,
+            "oldest_segment_age_s": waiting.oldest_age_s,
+        }
 
     def _keep_damage(self, number: int, damage: Damage, data: bytes) -> None:
         name = f"{number:012d}-at-{damage.start}.damaged"
         about = {"segment": number, "start": damage.start, "end": damage.end}
-        if self._keep(name, data[damage.start : damage.end], {**about, "reason": "checksum"}):
+        if self._aside.keep(name, data[damage.start : damage.end], {**about, "reason": "checksum"}):
             with self._lock:
                 self._n_corrupt += 1
             logger.error("segment damaged", extra={**about, "file": name})
-
-    def _keep(self, name: str, content: bytes, about: Mapping[str, object]) -> bool:
-        """Put content and facts beside each other; False when there already or no room."""
-        path = self._aside / name
-        if path.exists():
-            return False
-        facts = json.dumps(dict(about)).encode()
-        size = len(content) + len(facts)
-        with self._lock:
-            has_room = self._aside_bytes + size <= self._max_aside_bytes
-            if has_room:
-                self._aside_bytes += size
-            else:
-                self._n_aside_dropped += 1
-        if not has_room:
-            logger.error("no room to set aside", extra={**about, "directory": str(self._aside)})
-            return False
-        try:
-            replace_file(path.with_name(f"{name}.json"), facts)
-            replace_file(path, content)
-        except OSError:
-            with self._lock:
-                self._aside_bytes -= size  # else trying again and again would use up the room
-            raise
-        return True

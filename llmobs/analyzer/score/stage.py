@@ -226,6 +226,18 @@ class ScoreStage:
             columns, {key: np.concatenate(parts) for key, parts in vectors.items()}, failed
         )
 
+    def complete(self, spans: SpanBatch, columns: Sequence[ScoreColumn]) -> Scores:
+        """Return what `score` said of a batch elsewhere, of which the columns were kept.
+
+        Columns of scorers that this stage doesn't have, or has in another version, are left out.
+        """
+        ours = {(scorer.name, scorer.version) for scorer in self._scorers}
+        batch = Batch(spans, self._encoder)
+        return Scores(
+            tuple(column for column in columns if (column.name, column.version) in ours),
+            {"input": batch.embeddings("input"), "output": batch.embeddings("output")},
+        )
+
     def _pause(self, name: str) -> str:
         """Return why a scorer is not asked now, or ""."""
         still = self._running.get(name)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from llmobs.records import (
     Alert,
+    Cursor,
     EventBatch,
     Finding,
     MetricBatch,
     MonitorStatus,
+    ScoreColumn,
     Scores,
     SpanBatch,
 )
 
-__all__ = ["Row", "State", "Store"]
+__all__ = ["NOTHING", "Row", "State", "Store"]
+
+NOTHING: Final = -1
+"""No segment's number."""
 
 Row: TypeAlias = dict[str, Any]
 
@@ -31,13 +36,15 @@ class Store(Protocol):
         metrics: MetricBatch,
         *,
         replay: bool = False,
+        until: int = 0,
     ) -> int:
         """Store one segment; when this returns it survives kill -9 and a power cut.
 
         A span that is stored already (trace id and span id, within the last minutes) is
         left out. With `replay` the segment may have been stored in part before: what is
         there is counted, completed or replaced, and the roll-up minutes are rebuilt. Segments
-        come in ascending order, from one thread; a failed one is replayed before the next.
+        of one source come in ascending order, from one thread of one process; a failed one is
+        replayed before the next. `until` is that of `Segment`.
 
         Returns:
             Number of spans stored for this segment.
@@ -46,12 +53,30 @@ class Store(Protocol):
             StoreError: Nothing or only a part was stored; call again with `replay`.
         """
 
-    def read(self, after: int, limit: int) -> tuple[SpanBatch, EventBatch, int]:
-        """Read whole segments above `after`, in order, until about `limit` spans.
+    def position(self, source: int) -> int:
+        """Return the lowest number that the source's next segment can have.
+
+        It stands with the data: what lies before it is stored, whole and once.
+        """
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Return the sources that this process appends to."""
+
+    def hold(self, sources: Collection[int]) -> None:
+        """Become the one process that appends to these sources, and to no others.
+
+        Finishes what the process that held one before had begun.
+        """
+
+    def read(self, after: Cursor, limit: int) -> tuple[SpanBatch, EventBatch, int]:
+        """Read whole segments of one held source, in order, until about `limit` spans.
+
+        The source that is farthest behind comes first.
 
         Returns:
             The spans, the events, both by time, and the number of the last segment read
-            (`after` when there is nothing new).
+            (`NOTHING` when there is nothing new).
         """
 
     def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
@@ -63,8 +88,22 @@ class Store(Protocol):
     def append_evaluations(self, segment: int, events: EventBatch) -> None:
         """Store what others judged (``gen_ai.evaluation.result`` events) as scores."""
 
-    def drop_scores(self, after: int) -> None:
-        """Forget scores of segments above `after` (an analysis that was not finished)."""
+    def drop_scores(self, after: Cursor) -> None:
+        """Forget scores of held sources above `after` (an analysis that was not finished)."""
+
+    def scored(self) -> Cursor:
+        """Return the last segment of each held source up to which scores were marked whole."""
+
+    def mark_scored(self, segment: int, n_spans: int) -> None:
+        """Note that all scores up to a segment of its source are stored, of so many spans."""
+
+    def read_scored(
+        self, after: Cursor, limit: int
+    ) -> tuple[SpanBatch, EventBatch, Sequence[ScoreColumn], int]:
+        """Read what was marked as scored by whatever process; as `read`, with the scores.
+
+        Scores that came as events are among them.
+        """
 
     # Named queries. `since_ns`/`until_ns` bound the span's start. Filters are exact, None is any.
     # A filter: service, environment, feature, provider, operation, model, agent, session_id,
@@ -180,15 +219,15 @@ class Store(Protocol):
 class State(Protocol):
     """The small transactional part: cursor, monitors, findings, alerts, outbox (SQLite)."""
 
-    def cursor(self) -> int:
-        """Return the last segment whose analysis is committed; -1 at first."""
+    def cursor(self) -> Cursor:
+        """Return the last segment of each source whose analysis is committed."""
 
     def monitor_state(self) -> bytes | None:
         """Return the monitors' state as last committed."""
 
     def commit(
         self,
-        cursor: int,
+        cursor: Cursor,
         monitor_state: bytes | None,
         findings: Sequence[Finding],
         statuses: Sequence[MonitorStatus],

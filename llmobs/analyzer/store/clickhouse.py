@@ -8,7 +8,8 @@ import logging
 import math
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from llmobs import semconv
 from llmobs.analyzer.store import queries
-from llmobs.analyzer.store.base import Row
+from llmobs.analyzer.store.base import NOTHING, Row
 from llmobs.analyzer.store.clients import Clients, as_record
 from llmobs.analyzer.store.export import EXPORTED, Exported, export_parquet
 from llmobs.analyzer.store.schema import (
@@ -27,6 +28,7 @@ from llmobs.analyzer.store.schema import (
     ROLLUP_GROUPS,
     ROLLUP_SELECT,
     SCORE_SCHEMA,
+    SOURCE_OF,
     Retention,
     migrate,
 )
@@ -34,10 +36,14 @@ from llmobs.analyzer.store.seen import Seen, span_keys
 from llmobs.records import (
     EVENT_SCHEMA,
     SPAN_SCHEMA,
+    Cursor,
     EventBatch,
     MetricBatch,
+    ScoreColumn,
     Scores,
     SpanBatch,
+    first_number,
+    source_of,
 )
 
 __all__ = ["ClickHouseStore"]
@@ -50,6 +56,7 @@ _SEEN_CAPACITY: Final = 2_000_000
 _BLOCK_BYTES: Final = 64 << 20
 _READ_SEGMENTS: Final = 1000
 _TS: Final = pa.timestamp("ns", "UTC")
+_IDS: Final = pa.schema([SPAN_SCHEMA.field("trace_id"), SPAN_SCHEMA.field("span_id")])
 _NO_SPANS: Final = SPAN_SCHEMA.empty_table()
 _NO_EVENTS: Final = EVENT_SCHEMA.empty_table()
 
@@ -57,7 +64,7 @@ _NO_EVENTS: Final = EVENT_SCHEMA.empty_table()
 class ClickHouseStore:
     """Spans, scores, events and metrics in ClickHouse; see `base.Store`.
 
-    One thread appends, in ascending order of segments; any number of threads ask.
+    One thread appends, a source's segments in ascending order; any number of threads ask.
 
     Args:
         clients: Connections to a database of this store's own.
@@ -70,10 +77,10 @@ class ClickHouseStore:
         # Appends and rebuilds of the roll-up: one at a time, or a minute is counted twice.
         self._writing = threading.Lock()
         self._seen = Seen(_SEEN_CAPACITY)
-        self._seen_until = -1  # spans of segments up to here are in the window
-        self._finish_rebuild()
-        (newest,) = clients.ask("SELECT maxOrNull(seg) AS seg FROM segments")
-        self._closed_until = -1 if newest["seg"] is None else int(newest["seg"])
+        # By source that this process appends to:
+        self._seen_until: dict[int, int] = {}  # spans of lower segments are in the window
+        # The last segment that is stored as a whole; replaced and never changed, for the readers.
+        self._closed: Mapping[int, int] = {}
 
     def append(
         self,
@@ -83,49 +90,116 @@ class ClickHouseStore:
         metrics: MetricBatch,
         *,
         replay: bool = False,
+        until: int = 0,
     ) -> int:
         """Store one segment; see `base.Store.append`."""
+        until = until or segment + 1
         with self._writing:
+            if replay:
+                self._finish_rebuild(source_of(segment))
             self._recall(segment)
             keys = span_keys(spans.table)
             new = self._seen.first_seen(keys)
             table = spans.table if new.all() else spans.table.filter(pa.array(new))
             rows = {"spans": table, "events": events.table, "metric_points": metrics.table}
             if replay:
-                self._complete(segment, rows)
+                self._complete(segment, until, rows)
             else:
                 for name, part in rows.items():
                     self._insert(name, segment, part)
-                self._close_segment(segment, rows)
+                self._close_segment(segment, until, rows)
             self._seen.add(keys[new])
-            self._seen_until = segment
+            self._seen_until[source_of(segment)] = until
         n_repeated = len(spans) - table.num_rows
         if n_repeated:
             logger.info("repeated spans left out", extra={"segment": segment, "n": n_repeated})
         return int(table.num_rows)
 
-    def read(self, after: int, limit: int) -> tuple[SpanBatch, EventBatch, int]:
-        """Read whole segments; see `base.Store.read`."""
-        if after >= self._closed_until:
-            return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), after
+    def position(self, source: int) -> int:
+        """Return where a source goes on; see `base.Store.position`."""
+        (row,) = self._clients.ask(
+            """SELECT maxOrNull(until) AS until FROM segments
+            WHERE seg >= {first:UInt64} AND seg < {end:UInt64}""",
+            {"first": first_number(source), "end": first_number(source + 1)},
+        )
+        return first_number(source) if row["until"] is None else int(row["until"])
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Return the sources that this process appends to."""
+        return frozenset(self._closed)
+
+    def hold(self, sources: Collection[int]) -> None:
+        """Become the one that appends to these sources alone; see `base.Store.hold`."""
+        if self._closed.keys() == set(sources):
+            return
+        with self._writing:
+            closed = {source: self._closed[source] for source in self._closed.keys() & set(sources)}
+            for source in self._closed.keys() - closed.keys():
+                self._seen_until.pop(source, None)
+            for source in set(sources) - closed.keys():
+                self._finish_rebuild(source)
+                closed[source] = self._last("segments", source)
+            self._closed = closed
+
+    def read(self, after: Cursor, limit: int) -> tuple[SpanBatch, EventBatch, int]:
+        """Read whole segments of one source; see `base.Store.read`."""
+        behind = {
+            source: last - after.get(source, first_number(source) - 1)
+            for source, last in self._closed.items()
+        }
+        source = max(behind, key=behind.__getitem__, default=-1)
+        if behind.get(source, 0) <= 0:
+            return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), NOTHING
         # A segment that was stored in part has no row here yet.
         segments = self._clients.ask(
             f"""SELECT seg, max(n_spans) AS n_spans FROM segments
-            WHERE toInt64(seg) > {{after:Int64}} GROUP BY seg ORDER BY seg
+            WHERE seg >= {{begin:UInt64}} AND seg < {{end:UInt64}} GROUP BY seg ORDER BY seg
             LIMIT {_READ_SEGMENTS}""",
-            {"after": after},
+            {
+                "begin": after.get(source, first_number(source) - 1) + 1,
+                "end": first_number(source + 1),
+            },
         )
-        last, n_spans = after, 0
-        for row in segments:
-            last, n_spans = row["seg"], n_spans + row["n_spans"]
-            if n_spans >= limit:
-                break
-        bound = {"after": after, "last": last}
-        return (
-            SpanBatch(self._records("spans", SPAN_SCHEMA, bound)),
-            EventBatch(self._records("events", EVENT_SCHEMA, bound)),
-            last,
+        if not segments:  # gone with their retention
+            return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), NOTHING
+        return self._read_to(_cut(segments, limit), after)
+
+    def read_scored(
+        self, after: Cursor, limit: int
+    ) -> tuple[SpanBatch, EventBatch, list[ScoreColumn], int]:
+        """Read what was scored elsewhere; see `base.Store.read_scored`."""
+        known = " OR ".join(
+            f"(seg >= {first_number(source)} AND seg <= {last})" for source, last in after.items()
         )
+        marks = self._clients.ask(
+            f"""SELECT seg, max(n_spans) AS n_spans FROM scored WHERE NOT ({known or "0"})
+            GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}"""
+        )
+        waiting = Counter(source_of(row["seg"]) for row in marks)
+        if not waiting:
+            return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), [], NOTHING
+        source, _ = waiting.most_common(1)[0]
+        last = _cut([row for row in marks if source_of(row["seg"]) == source], limit)
+        spans, events, last = self._read_to(last, after)
+        rows = self._clients.columns(
+            """SELECT trace_id, span_id, name, target, version, value, label, explanation
+            FROM scores WHERE seg >= {begin:UInt64} AND seg <= {last:UInt64}""",
+            {"begin": after.get(source, first_number(source) - 1) + 1, "last": last},
+        )
+        return spans, events, _score_columns(spans, rows), last
+
+    def scored(self) -> dict[int, int]:
+        """Return how far the scoring of held sources has come; see `base.Store.scored`."""
+        lasts = {source: self._last("scored", source) for source in self._closed}
+        return {source: last for source, last in lasts.items() if last >= first_number(source)}
+
+    def mark_scored(self, segment: int, n_spans: int) -> None:
+        """Note how far scoring has come; see `base.Store.mark_scored`."""
+        row = pa.table(
+            {"seg": pa.array([segment], pa.uint64()), "n_spans": pa.array([n_spans], pa.uint64())}
+        )
+        self._clients.insert("scored", row, f"scored-{segment}-{secrets.token_hex(8)}")
 
     def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
         """Store scores; see `base.Store.append_scores`."""
@@ -177,9 +251,12 @@ class ClickHouseStore:
             token = f"evaluations-{segment}-{secrets.token_hex(8)}"
             self._clients.insert("scores", table, token)
 
-    def drop_scores(self, after: int) -> None:
-        """Forget scores of segments above `after`; see `base.Store.drop_scores`."""
-        self._delete("scores", "toInt64(seg) > {after:Int64}", {"after": after})
+    def drop_scores(self, after: Cursor) -> None:
+        """Forget scores of held sources above `after`; see `base.Store.drop_scores`."""
+        for source in self._closed:
+            begin = after.get(source, first_number(source) - 1) + 1
+            bound = {"begin": begin, "end": first_number(source + 1)}
+            self._delete("scores", "seg >= {begin:UInt64} AND seg < {end:UInt64}", bound)
 
     def delete_user(self, user_id: str) -> int:
         """Delete all that is stored of one user and return the number of spans.
@@ -292,21 +369,33 @@ class ClickHouseStore:
             columns.append(("seg", pa.array(np.full(len(block), segment, dtype=np.uint64))))
             self._clients.insert(table, pa.table(dict(columns)), f"{token}-{start}")
 
-    def _close_segment(self, segment: int, rows: Mapping[str, pa.Table]) -> None:
+    def _last(self, table: str, source: int) -> int:
+        """Return the last segment of a source in a table; below its first where there is none."""
+        (row,) = self._clients.ask(
+            f"SELECT maxOrNull(seg) AS seg FROM {table} "
+            "WHERE seg >= {begin:UInt64} AND seg < {end:UInt64}",
+            {"begin": first_number(source), "end": first_number(source + 1)},
+        )
+        return first_number(source) - 1 if row["seg"] is None else int(row["seg"])
+
+    def _close_segment(self, segment: int, until: int, rows: Mapping[str, pa.Table]) -> None:
         """Note that a segment is stored as a whole: from now on it is read."""
         counts = [table.num_rows for table in rows.values()]
         note = pa.table(
             {
                 name: pa.array([value], pa.uint64())
                 for name, value in zip(
-                    ("seg", "n_spans", "n_events", "n_metrics"), (segment, *counts), strict=True
+                    ("seg", "until", "n_spans", "n_events", "n_metrics"),
+                    (segment, until, *counts),
+                    strict=True,
                 )
             }
         )
         self._clients.insert("segments", note, f"segment-{segment}-{secrets.token_hex(8)}")
-        self._closed_until = max(self._closed_until, segment)
+        source = source_of(segment)
+        self._closed = {**self._closed, source: max(self._closed.get(source, segment), segment)}
 
-    def _complete(self, segment: int, rows: Mapping[str, pa.Table]) -> None:
+    def _complete(self, segment: int, until: int, rows: Mapping[str, pa.Table]) -> None:
         """Bring a segment that may have been stored in part to what it should hold."""
         (closed,) = self._clients.ask(
             "SELECT count() > 0 AS yes FROM segments WHERE seg = {seg:UInt64}", {"seg": segment}
@@ -322,10 +411,10 @@ class ClickHouseStore:
                 self._delete(name, "seg = {seg:UInt64}", {"seg": segment})
             self._insert(name, segment, table)
         # The view may have counted a part of it, all of it, or some of it twice.
-        self._rebuild(_minutes(rows["spans"]))
+        self._rebuild(source_of(segment), _minutes(rows["spans"]))
         if closed["yes"]:
             self._delete("segments", "seg = {seg:UInt64}", {"seg": segment})
-        self._close_segment(segment, rows)
+        self._close_segment(segment, until, rows)
         logger.warning("segment completed", extra={"segment": segment, "found": stored["spans"]})
 
     def _n_stored(self, table: str, segment: int) -> int:
@@ -336,9 +425,11 @@ class ClickHouseStore:
 
     def _recall(self, segment: int) -> None:
         """Learn the ids of spans that were stored before a segment, and not by this process."""
-        if self._seen_until >= segment - 1:
+        source = source_of(segment)
+        until = self._seen_until.get(source, first_number(source))
+        if until >= segment:
             return
-        bound = {"from": self._seen_until + 1, "to": segment}
+        bound = {"from": until, "to": segment}
         (start,) = self._clients.ask(
             f"""SELECT minIf(seg, later < {_SEEN_CAPACITY}) AS seg FROM (
               SELECT seg, sum(n_spans) OVER (ORDER BY seg DESC) - n_spans AS later
@@ -351,16 +442,23 @@ class ClickHouseStore:
             WHERE seg >= {start:UInt64} AND seg >= {from:UInt64} AND seg < {to:UInt64}""",
             {**bound, "start": start["seg"]},
         )
-        self._seen.add(
-            span_keys(as_record(ids, pa.schema([_field("trace_id"), _field("span_id")])))
+        self._seen.add(span_keys(as_record(ids, _IDS)))
+        self._seen_until[source] = segment
+
+    def _read_to(self, last: int, after: Cursor) -> tuple[SpanBatch, EventBatch, int]:
+        source = source_of(last)
+        bound = {"begin": after.get(source, first_number(source) - 1) + 1, "last": last}
+        return (
+            SpanBatch(self._records("spans", SPAN_SCHEMA, bound)),
+            EventBatch(self._records("events", EVENT_SCHEMA, bound)),
+            last,
         )
-        self._seen_until = segment - 1
 
     def _records(self, table: str, schema: pa.Schema, bound: Mapping[str, int]) -> pa.Table:
         names = ", ".join(field.name for field in schema if field.name != "ts_ns")
         rows = self._clients.columns(
             f"""SELECT toUnixTimestamp64Nano(ts) AS ts_ns, {names} FROM {table}
-            WHERE toInt64(seg) > {{after:Int64}} AND seg <= {{last:UInt64}}
+            WHERE seg >= {{begin:UInt64}} AND seg <= {{last:UInt64}}
             ORDER BY ts, span_id""",
             bound,
         )
@@ -373,14 +471,17 @@ class ClickHouseStore:
         bound = {"id": wanted}
         with self._writing:
             found = self._clients.ask(
-                f"""SELECT {MINUTE_OF} AS minute, count() AS n
-                FROM spans WHERE {where} GROUP BY minute""",
+                f"""SELECT {SOURCE_OF} AS source, {MINUTE_OF} AS minute, count() AS n
+                FROM spans WHERE {where} GROUP BY source, minute""",
                 bound,
             )
             if not wanted or not found:
                 return 0
-            minutes = [row["minute"] for row in found]
-            self._note_stale(minutes)
+            minutes: dict[int, list[int]] = {}
+            for row in found:
+                minutes.setdefault(row["source"], []).append(row["minute"])
+            for source, of_source in minutes.items():
+                self._note_stale(source, of_source)
             for table in ("scores", "events"):
                 self._delete(
                     table,
@@ -388,45 +489,104 @@ class ClickHouseStore:
                     bound,
                 )
             self._delete("spans", where, bound)
-            self._rebuild(minutes)
+            for source, of_source in minutes.items():
+                self._rebuild(source, of_source)
         n_spans = sum(int(row["n"]) for row in found)
         logger.info("spans deleted on request", extra={"n_spans": n_spans})
         return n_spans
 
-    def _rebuild(self, minutes: Sequence[int]) -> None:
-        """Count the roll-up of some minutes again, from spans."""
+    def _rebuild(self, source: int, minutes: Sequence[int]) -> None:
+        """Count the roll-up of a source's minutes again, from spans."""
         if not minutes:
             return
-        self._note_stale(minutes)
-        bound = {"minutes": list(minutes), "first": min(minutes), "last": max(minutes)}
+        self._note_stale(source, minutes)
+        bound = {
+            "source": source,
+            "minutes": list(minutes),
+            "first": min(minutes),
+            "last": max(minutes),
+        }
         stale = "(SELECT arrayJoin({minutes:Array(Int64)}))"
         self._delete(
             "minutes",
-            f"""minute >= toDateTime64({{first:Int64}} * 60, 0, 'UTC')
+            f"""source = {{source:UInt16}}
+            AND minute >= toDateTime64({{first:Int64}} * 60, 0, 'UTC')
             AND minute <= toDateTime64({{last:Int64}} * 60, 0, 'UTC')
             AND intDiv(toInt64(minute), 60) IN {stale}""",
             bound,
         )
         self._clients.command(
             f"""INSERT INTO minutes ({ROLLUP_COLUMNS}) {ROLLUP_SELECT}
-            WHERE ts >= toDateTime64({{first:Int64}} * 60, 9, 'UTC')
+            WHERE {SOURCE_OF} = {{source:UInt16}}
+              AND ts >= toDateTime64({{first:Int64}} * 60, 9, 'UTC')
               AND {MINUTE_OF} <= {{last:Int64}} AND {MINUTE_OF} IN {stale}
             {ROLLUP_GROUPS}""",
             bound,
         )
-        self._clients.command("TRUNCATE TABLE stale_minutes")
+        self._delete("stale_minutes", "source = {source:UInt16}", bound)
 
-    def _note_stale(self, minutes: Sequence[int]) -> None:
-        table = pa.table({"minute": pa.array(minutes, pa.int64())})
+    def _note_stale(self, source: int, minutes: Sequence[int]) -> None:
+        table = pa.table(
+            {
+                "minute": pa.array(minutes, pa.int64()),
+                "source": pa.array([source] * len(minutes), pa.uint16()),
+            }
+        )
         self._clients.insert("stale_minutes", table, secrets.token_hex(8))
 
-    def _finish_rebuild(self) -> None:
-        rows = self._clients.ask("SELECT DISTINCT minute FROM stale_minutes")
-        self._rebuild([row["minute"] for row in rows])
+    def _finish_rebuild(self, source: int) -> None:
+        rows = self._clients.ask(
+            "SELECT DISTINCT minute FROM stale_minutes WHERE source = {source:UInt16}",
+            {"source": source},
+        )
+        self._rebuild(source, [row["minute"] for row in rows])
 
 
-def _field(name: str) -> pa.Field:
-    return SPAN_SCHEMA.field(name)
+def _cut(segments: Sequence[Row], limit: int) -> int:
+    """Return the last of the segments that together hold about `limit` spans."""
+    n_spans = 0
+    for row in segments:
+        n_spans += row["n_spans"]
+        if n_spans >= limit:
+            return int(row["seg"])
+    return int(segments[-1]["seg"])
+
+
+def _score_columns(spans: SpanBatch, rows: pa.Table) -> list[ScoreColumn]:
+    """Lay scores beside the spans that they are of."""
+    columns: list[ScoreColumn] = []
+    keys = span_keys(spans.table)
+    order = np.argsort(keys)
+    for place in (
+        rows.select(["name", "target", "version"])
+        .group_by(["name", "target", "version"])
+        .aggregate([])
+        .to_pylist()
+    ):
+        part = rows.filter(
+            (pc.field("name") == place["name"])
+            & (pc.field("target") == place["target"])
+            & (pc.field("version") == place["version"])
+        )
+        wanted = span_keys(as_record(part.select(["trace_id", "span_id"]), _IDS))
+        at = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
+        found = keys[order[at]] == wanted
+        where = order[at][found]
+        values = np.full(len(spans), np.nan)
+        values[where] = part.column("value").to_numpy()[found]
+        texts = {}
+        for name in ("label", "explanation"):
+            texts[name] = np.full(len(spans), "", dtype=object)
+            texts[name][where] = np.array(part.column(name).to_pylist(), dtype=object)[found]
+        columns.append(
+            ScoreColumn(
+                **place,
+                values=values,
+                labels=texts["label"].tolist(),
+                explanations=texts["explanation"].tolist(),
+            )
+        )
+    return columns
 
 
 def _evaluation(event: Row, place_of: Mapping[str, Row]) -> Row:

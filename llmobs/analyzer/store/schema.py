@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from llmobs.analyzer.store.clients import Clients
 from llmobs.errors import ConfigurationError, StoreError
-from llmobs.records import EVENT_SCHEMA, METRIC_SCHEMA, SPAN_SCHEMA
+from llmobs.records import EVENT_SCHEMA, METRIC_SCHEMA, SOURCE_SHIFT, SPAN_SCHEMA
 from llmobs.semconv import INFERENCE_OPERATIONS, MODEL_OPERATIONS
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ROLLUP_GROUPS",
     "ROLLUP_SELECT",
     "SCORE_SCHEMA",
+    "SOURCE_OF",
     "UNPRICED",
     "Retention",
     "migrate",
@@ -74,6 +75,8 @@ UNPRICED: Final = (
 """Condition: money was spent that we can't tell (a call that failed without usage costs none)."""
 MINUTE_OF: Final = "intDiv(toUnixTimestamp64Nano(ts), 60000000000)"
 """Minutes since 1970 of a span's start (toStartOfMinute would end in the year 2106)."""
+SOURCE_OF: Final = f"toUInt16(bitShiftRight(seg, {SOURCE_SHIFT}))"
+"""Which log or partition a row came from; one process at a time writes rows of a source."""
 QUANTILES: Final = "(0.5, 0.95, 0.99)"
 
 SCORE_SCHEMA: Final = pa.schema(
@@ -192,6 +195,7 @@ ROLLUP_SELECT: Final = f"""SELECT
   toDateTime64({MINUTE_OF} * 60, 0, 'UTC') AS minute,
   service, environment, feature, operation, provider, {MODEL} AS request_model,
   toStartOfMonth(stored_at) AS month,
+  {SOURCE_OF} AS source,
   sum(weight) AS n_spans,
   sumIf(weight, status = 2) AS n_errors,
   sumIf(weight, {UNPRICED}) AS n_unpriced,
@@ -207,13 +211,13 @@ ROLLUP_SELECT: Final = f"""SELECT
 FROM spans"""
 """What the roll-up holds of spans, before a condition and `ROLLUP_GROUPS`."""
 ROLLUP_GROUPS: Final = (
-    f"GROUP BY minute, service, environment, feature, operation, provider, {MODEL}, month"
+    f"GROUP BY minute, service, environment, feature, operation, provider, {MODEL}, month, source"
 )
 
 ROLLUP_COLUMNS: Final = (
-    "minute, service, environment, feature, operation, provider, request_model, month, n_spans, "
-    "n_errors, n_unpriced, n_input, n_output, n_cache_read, n_cache_write, n_reasoning, cost, "
-    "duration, ttft"
+    "minute, service, environment, feature, operation, provider, request_model, month, source, "
+    "n_spans, n_errors, n_unpriced, n_input, n_output, n_cache_read, n_cache_write, n_reasoning, "
+    "cost, duration, ttft"
 )
 """The roll-up's columns, in the order of `ROLLUP_SELECT`."""
 
@@ -226,6 +230,7 @@ _MINUTES: Final = f"""CREATE TABLE IF NOT EXISTS minutes (
   provider LowCardinality(String),
   request_model LowCardinality(String),
   month Date,
+  source UInt16,
   n_spans SimpleAggregateFunction(sum, Float64),
   n_errors SimpleAggregateFunction(sum, Float64),
   n_unpriced SimpleAggregateFunction(sum, Float64),
@@ -238,11 +243,12 @@ _MINUTES: Final = f"""CREATE TABLE IF NOT EXISTS minutes (
   duration AggregateFunction(quantilesTDigestWeighted{QUANTILES}, Int64, UInt64),
   ttft AggregateFunction(quantilesTDigestWeighted{QUANTILES}, Int64, UInt64)
 ) ENGINE = AggregatingMergeTree PARTITION BY month
-ORDER BY (minute, service, environment, feature, operation, provider, request_model, month)
+ORDER BY (minute, service, environment, feature, operation, provider, request_model, month, source)
 SETTINGS {_DURABLE}, ttl_only_drop_parts = 1"""
 
 _SEGMENTS: Final = f"""CREATE TABLE IF NOT EXISTS segments (
   seg UInt64 CODEC(Delta, ZSTD(1)),
+  until UInt64 CODEC(Delta, ZSTD(1)),
   n_spans UInt64 CODEC(T64, ZSTD(1)),
   n_events UInt64 CODEC(T64, ZSTD(1)),
   n_metrics UInt64 CODEC(T64, ZSTD(1)),
@@ -250,9 +256,16 @@ _SEGMENTS: Final = f"""CREATE TABLE IF NOT EXISTS segments (
 ) ENGINE = MergeTree PARTITION BY toYYYYMM(stored_at) ORDER BY seg
 SETTINGS {_DURABLE}, ttl_only_drop_parts = 1"""
 
+_SCORED: Final = f"""CREATE TABLE IF NOT EXISTS scored (
+  seg UInt64 CODEC(Delta, ZSTD(1)),
+  n_spans UInt64 CODEC(T64, ZSTD(1)),
+  stored_at DateTime('UTC') DEFAULT now('UTC') CODEC(Delta, ZSTD(1))
+) ENGINE = MergeTree PARTITION BY toYYYYMM(stored_at) ORDER BY seg
+SETTINGS {_DURABLE}, ttl_only_drop_parts = 1"""
+
 # Minutes whose roll-up is being rebuilt: what a killed process leaves here is rebuilt on open.
-_STALE_MINUTES: Final = f"""CREATE TABLE IF NOT EXISTS stale_minutes (minute Int64)
-ENGINE = MergeTree ORDER BY minute SETTINGS {_DURABLE}"""
+_STALE_MINUTES: Final = f"""CREATE TABLE IF NOT EXISTS stale_minutes (minute Int64, source UInt16)
+ENGINE = MergeTree ORDER BY (source, minute) SETTINGS {_DURABLE}"""
 
 
 def _message(role: str, column: str) -> str:
@@ -310,6 +323,7 @@ _MIGRATIONS: Final = (
         _table("events", EVENT_SCHEMA, "(service, ts)", _IX_TRACE),
         _table("metric_points", METRIC_SCHEMA, "(name, service, ts)"),
         _SEGMENTS,
+        _SCORED,
         _STALE_MINUTES,
         _MINUTES,
         "CREATE MATERIALIZED VIEW IF NOT EXISTS minutes_of_spans TO minutes AS "
@@ -360,7 +374,7 @@ def _retain(clients: Clients, retention: Retention) -> None:
             if field.name in _TEXTS
         ]
         clients.command(f"ALTER TABLE {table} {', '.join([*columns, rows])}")
-    for table in ("scores", "metric_points", "segments"):
+    for table in ("scores", "metric_points", "segments", "scored"):
         clients.command(f"ALTER TABLE {table} {rows}")
     # A month's partition goes when its last day is old enough.
     days = retention.rollups_days + 31

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from llmobs.analyzer.store.base import Row
 from llmobs.errors import StoreError
-from llmobs.records import Alert, Finding, MonitorStatus
+from llmobs.records import Alert, Cursor, Finding, MonitorStatus
 
 __all__ = ["SqliteState", "open_state"]
 
@@ -21,7 +21,7 @@ _VERSION: Final = 1
 
 _SCHEMA: Final = """
 CREATE TABLE analysis (
-  id INTEGER PRIMARY KEY CHECK (id = 1), cursor INTEGER NOT NULL, monitors BLOB
+  id INTEGER PRIMARY KEY CHECK (id = 1), cursor TEXT NOT NULL, monitors BLOB
 ) STRICT;
 CREATE TABLE findings (
   id TEXT PRIMARY KEY, at_ns INTEGER NOT NULL, level TEXT NOT NULL,
@@ -85,10 +85,10 @@ class SqliteState:
         with self._lock:
             self._db.close()
 
-    def cursor(self) -> int:
-        """Return the last analysed segment; see `base.State.cursor`."""
+    def cursor(self) -> Cursor:
+        """Return the last analysed segments; see `base.State.cursor`."""
         row = self._first("SELECT cursor FROM analysis")
-        return -1 if row is None else int(row[0])
+        return {} if row is None else {int(k): v for k, v in json.loads(row[0]).items()}
 
     def monitor_state(self) -> bytes | None:
         """Return the monitors' state; see `base.State.monitor_state`."""
@@ -97,7 +97,7 @@ class SqliteState:
 
     def commit(
         self,
-        cursor: int,
+        cursor: Cursor,
         monitor_state: bytes | None,
         findings: Sequence[Finding],
         statuses: Sequence[MonitorStatus],
@@ -106,7 +106,7 @@ class SqliteState:
         with self._transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO analysis (id, cursor, monitors) VALUES (1, ?, ?)",
-                (cursor, monitor_state),
+                (json.dumps(dict(cursor)), monitor_state),
             )
             # A finding that was found again keeps whether it was announced.
             db.executemany(

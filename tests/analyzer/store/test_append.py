@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from llmobs.analyzer.store import ClickHouseStore, open_store
+from llmobs.analyzer.store.base import NOTHING
 from llmobs.analyzer.store.seen import Seen
 from llmobs.errors import ConfigurationError, StoreError
-from llmobs.records import SPAN_SCHEMA, SpanBatch
+from llmobs.records import SPAN_SCHEMA, SpanBatch, first_number, source_of
 from tests.analyzer.store.rows import (
     NO_EVENTS,
     NO_METRICS,
@@ -96,7 +97,7 @@ def test_every_column_comes_back_as_it_went_in(store: ClickHouseStore) -> None:
         }
     )
     store.append(1, batch, said, NO_METRICS)
-    read_spans, read_events, last = store.read(-1, 100)
+    read_spans, read_events, last = store.read({}, 100)
     assert read_spans.table.equals(batch.table)
     assert read_events.table.equals(said.table)
     assert last == 1
@@ -104,7 +105,7 @@ def test_every_column_comes_back_as_it_went_in(store: ClickHouseStore) -> None:
 
 def test_what_is_not_known_stays_null(store: ClickHouseStore) -> None:
     store.append(0, spans({}), NO_EVENTS, NO_METRICS)
-    table = store.read(-1, 1)[0].table
+    table = store.read({}, 1)[0].table
     for field in SPAN_SCHEMA:
         assert table.column(field.name).null_count == (1 if field.nullable else 0), field.name
 
@@ -115,7 +116,7 @@ def test_what_is_not_known_stays_null(store: ClickHouseStore) -> None:
 def test_a_clock_of_1970_or_2100_is_stored_and_found(store: ClickHouseStore, ts_ns: int) -> None:
     batch = spans({"ts_ns": ts_ns, "operation": "chat"}, {"ts_ns": T0_NS, "span_id": span_id(2)})
     assert store.append(0, batch, NO_EVENTS, NO_METRICS) == 2
-    assert sorted(store.read(-1, 9)[0].ints("ts_ns").tolist()) == sorted([ts_ns, T0_NS])
+    assert sorted(store.read({}, 9)[0].ints("ts_ns").tolist()) == sorted([ts_ns, T0_NS])
     assert store.overview(ts_ns - 10, min(ts_ns + 10, 2**63 - 1))["calls"] == (ts_ns < 2**63 - 1)
     assert len(store.trace(trace_id(1).hex())) == 2
     # Partitions follow the time of arrival: no sender can open one for each day it makes up.
@@ -177,7 +178,7 @@ def test_a_replayed_segment_that_was_cut_off_is_completed(store_url: str, n_ther
     repeated = SpanBatch(pa.concat_tables([generated(1).table, generated(0).table.slice(0, 5)]))
     if n_there:
         insert_part(first, 1, SpanBatch(generated(1).table.slice(0, n_there)))
-    assert len(first.read(0, 100)[0]) == 0  # half a segment is not read
+    assert len(first.read({0: 0}, 100)[0]) == 0  # half a segment is not read
     first.close()
 
     second = open_store(store_url)
@@ -190,7 +191,7 @@ def test_a_replayed_segment_that_was_cut_off_is_completed(store_url: str, n_ther
     assert numbers(second, "SELECT count() FROM events") == [[1]]
     assert numbers(second, "SELECT count() FROM metric_points") == [[1]]
     assert_rollup_equals_a_recount(second)
-    assert len(second.read(0, 100)[0]) == 50
+    assert len(second.read({0: 0}, 100)[0]) == 50
     second.close()
 
 
@@ -222,13 +223,16 @@ def test_an_append_that_failed_can_be_replayed_in_the_same_life(
     assert_rollup_equals_a_recount(store)
 
 
-def test_a_rebuild_that_was_cut_off_is_finished_on_open(store_url: str) -> None:
+def test_a_rebuild_that_was_cut_off_is_finished_by_who_holds_the_source_next(
+    store_url: str,
+) -> None:
     first = open_store(store_url)
     first.append(0, generated(0), NO_EVENTS, NO_METRICS)
-    first._note_stale([T0_NS // 60_000_000_000])
+    first._note_stale(0, [T0_NS // 60_000_000_000])
     first._delete("minutes", "true", {})
     first.close()
     second = open_store(store_url)
+    second.hold([0])
     assert_rollup_equals_a_recount(second)
     assert numbers(second, "SELECT count() FROM stale_minutes") == [[0]]
     second.close()
@@ -239,20 +243,20 @@ def test_reading_takes_whole_segments_in_order_up_to_about_a_limit(store: ClickH
         late_first = SpanBatch(generated(segment).table.take(list(range(49, -1, -1))))
         store.append(segment, late_first, events({"body": str(segment)}), NO_METRICS)
     read: list[tuple[int, list[str], int]] = []
-    after = -1
+    after: dict[int, int] = {}
     while True:
         got, said, last = store.read(after, 60)
-        if last == after:
+        if last == NOTHING:
             break
         assert got.ints("ts_ns").tolist() == sorted(got.ints("ts_ns").tolist())
         read.append((len(got), sorted(said.texts("body")), last))
-        after = last
+        after = {0: last}
     assert read == [(100, ["3", "5"], 5), (100, ["6", "9"], 9)]
 
 
 def test_a_segment_without_spans_moves_the_reader_on(store: ClickHouseStore) -> None:
     store.append(0, spans(), NO_EVENTS, metrics({"name": "m"}))
-    assert store.read(-1, 10)[2] == 0
+    assert store.read({}, 10)[2] == 0
 
 
 def test_scores_are_kept_with_their_spans_and_silence_is_not_stored(
@@ -282,9 +286,9 @@ def test_scores_of_an_unfinished_analysis_are_forgotten(store: ClickHouseStore) 
         batch = generated(segment, 4)
         store.append(segment, batch, NO_EVENTS, NO_METRICS)
         store.append_scores(segment, batch, scores(batch, tone=[1.0] * 4))
-    store.drop_scores(0)
+    store.drop_scores({0: 0})
     assert numbers(store, "SELECT seg, count() FROM scores GROUP BY seg") == [[0, 4]]
-    store.drop_scores(-1)
+    store.drop_scores({})
     assert store.sizes()["scores"] == 0
 
 
@@ -367,11 +371,11 @@ def test_threads_may_ask_while_one_appends_and_one_analyzes(store: ClickHouseSto
     def analyze() -> None:
         after = -1
         while after < n_segments - 1 and not failures:
-            batch, _, last = store.read(after, 100)
+            batch, _, last = store.read({0: after}, 100)
             if last > after:
                 store.append_scores(last, batch, scores(batch, tone=[1.0] * len(batch)))
                 read.append(len(batch))
-            after = last
+                after = last
 
     def ask() -> None:
         while not done.is_set() and not failures:
@@ -524,3 +528,45 @@ def test_the_window_of_ids_forgets_the_oldest_only() -> None:
         for recent in runs[max(0, number - 12) : number + 1]:
             assert not seen.first_seen(recent).any()
     assert seen.first_seen(runs[0]).all()
+
+
+def test_sources_are_read_and_repaired_apart(store_url: str) -> None:
+    one, two = first_number(1), first_number(2)
+    first = open_store(store_url)
+    first.append(one, generated(0), NO_EVENTS, NO_METRICS, until=one + 7)
+    insert_part(first, two + 5, SpanBatch(generated(1).table.slice(0, 20)))
+    first.append(one + 7, generated(2), NO_EVENTS, NO_METRICS)
+    first.close()
+
+    second = open_store(store_url)
+    assert [second.position(source) for source in (1, 2, 3)] == [one + 8, two, first_number(3)]
+    second.hold([2])
+    assert second.read({}, 100)[2] == NOTHING  # those of 1 are somebody else's
+    assert second.append(two + 5, generated(1), NO_EVENTS, NO_METRICS, replay=True) == 50
+    assert second.read({}, 100)[2] == two + 5
+    second.hold([1, 2])
+    assert second.read({1: one, 2: two + 5}, 100)[2] == one + 7
+    assert second.sizes()["spans"] == 150
+    assert_rollup_equals_a_recount(second)
+    second.close()
+
+
+def test_what_one_scored_is_read_by_another(store: ClickHouseStore) -> None:
+    batches = {first_number(1): generated(0, 4), first_number(2) + 3: generated(1, 4)}
+    for segment, batch in batches.items():
+        store.append(segment, batch, events({"body": "said"}), NO_METRICS)
+        assert store.read_scored({}, 100)[3] == NOTHING
+    for segment, batch in batches.items():
+        judged = scores(batch, tone=[-1.0, 0.5, float("nan"), 1.0])
+        store.append_scores(segment, batch, judged)
+        store.mark_scored(segment, len(batch))
+        known = {source_of(other): other for other in batches if other != segment}
+        got, said, (column,), last = store.read_scored(known, 100)
+        assert last == segment
+        assert got.ids("span_id") == batch.ids("span_id")
+        assert said.texts("body") == ["said"]
+        np.testing.assert_array_equal(column.values, judged.columns[0].values)
+        assert column.labels[0] == "fail"
+        assert column.labels[2] == ""  # nothing was said
+    assert store.scored() == {source_of(segment): segment for segment in batches}
+    assert store.read_scored(store.scored(), 100)[3] == NOTHING

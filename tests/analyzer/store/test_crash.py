@@ -49,5 +49,7 @@ def test_nothing_is_lost_or_counted_twice_when_the_process_is_killed(tmp_path: P
         [50 * len(expected)]
     ]
     assert_rollup_equals_a_recount(store)
-    assert sum(len(store.read(seg - 1, 1)[0]) for seg, _ in expected) == 50 * len(expected)
+    assert sum(len(store.read({0: int(seg) - 1}, 1)[0]) for seg, _ in expected) == 50 * len(
+        expected
+    )
     store.close()

@@ -82,7 +82,7 @@ def state(path: Path) -> Iterator[SqliteState]:
 
 
 def test_at_first_nothing_was_analyzed(state: SqliteState) -> None:
-    assert state.cursor() == -1
+    assert state.cursor() == {}
     assert state.monitor_state() is None
     assert not state.unannounced()
     assert not state.findings()
@@ -95,10 +95,10 @@ def test_at_first_nothing_was_analyzed(state: SqliteState) -> None:
 
 def test_what_was_committed_is_there_in_the_next_life(path: Path) -> None:
     first = open_state(path)
-    first.commit(7, b"\x00\xff", [FINDING], [STATUS])
+    first.commit({0: 7, 3: 9}, b"\x00\xff", [FINDING], [STATUS])
     first.close()
     second = open_state(path)
-    assert second.cursor() == 7
+    assert second.cursor() == {0: 7, 3: 9}
     assert second.monitor_state() == b"\x00\xff"
     assert second.finding("f1") == FINDING
     assert second.statuses() == [STATUS.to_json()]
@@ -106,31 +106,31 @@ def test_what_was_committed_is_there_in_the_next_life(path: Path) -> None:
 
 
 def test_statuses_are_the_last_ones_in_their_order(state: SqliteState) -> None:
-    state.commit(1, None, [], [STATUS, replace(STATUS, monitor="b")])
-    state.commit(2, None, [], [replace(STATUS, monitor="c"), replace(STATUS, monitor="a")])
+    state.commit({0: 1}, None, [], [STATUS, replace(STATUS, monitor="b")])
+    state.commit({0: 2}, None, [], [replace(STATUS, monitor="c"), replace(STATUS, monitor="a")])
     assert [status["monitor"] for status in state.statuses()] == ["c", "a"]
 
 
 def test_a_finding_that_is_found_again_is_one_finding_and_stays_announced(
     state: SqliteState,
 ) -> None:
-    state.commit(1, None, [FINDING], [])
+    state.commit({0: 1}, None, [FINDING], [])
     state.announce(["f1"], [ALERT], ["chat"])
-    state.commit(1, None, [replace(FINDING, log_e=10.0)], [])
+    state.commit({0: 1}, None, [replace(FINDING, log_e=10.0)], [])
     assert state.findings() == [replace(FINDING, log_e=10.0)]
     assert state.unannounced() == []
 
 
 def test_only_pages_wait_to_be_announced_oldest_first(state: SqliteState) -> None:
     late, early = replace(FINDING, id="late", at_ns=9), replace(FINDING, id="early", at_ns=3)
-    state.commit(1, None, [late, early, replace(FINDING, id="quiet", level="watch")], [])
+    state.commit({0: 1}, None, [late, early, replace(FINDING, id="quiet", level="watch")], [])
     assert [finding.id for finding in state.unannounced()] == ["early", "late"]
     assert [finding.id for finding in state.unannounced(limit=1)] == ["early"]
 
 
 def test_findings_and_alerts_are_listed_newest_first(state: SqliteState) -> None:
     findings = [replace(FINDING, id=str(at), at_ns=at) for at in (5, 9, 7)]
-    state.commit(1, None, findings, [])
+    state.commit({0: 1}, None, findings, [])
     assert [finding.id for finding in state.findings()] == ["9", "7", "5"]
     assert [finding.id for finding in state.findings(since_ns=7, limit=1)] == ["9"]
     alerts = [replace(ALERT, id=str(at), starts_at_ns=at) for at in (5, 9)]
@@ -141,7 +141,7 @@ def test_findings_and_alerts_are_listed_newest_first(state: SqliteState) -> None
 
 
 def test_an_alert_waits_for_each_channel_with_its_finding(state: SqliteState) -> None:
-    state.commit(1, None, [FINDING], [])
+    state.commit({0: 1}, None, [FINDING], [])
     state.announce(["f1"], [ALERT], ["chat", "pager"])
     assert [item[1:] for item in state.outbox(0)] == [
         ("chat", ALERT, FINDING),
@@ -151,7 +151,7 @@ def test_an_alert_waits_for_each_channel_with_its_finding(state: SqliteState) ->
 
 
 def test_news_is_told_once_a_channel_however_often_it_is_announced(state: SqliteState) -> None:
-    state.commit(1, None, [FINDING], [])
+    state.commit({0: 1}, None, [FINDING], [])
     state.announce(["f1"], [ALERT], ["chat"])
     state.announce(["f1"], [ALERT], ["chat"])
     ((number, *_),) = state.outbox(0)
@@ -191,11 +191,11 @@ def test_an_alert_without_a_known_finding_is_delivered_all_the_same(state: Sqlit
 
 
 def test_a_commit_that_fails_changes_nothing(state: SqliteState) -> None:
-    state.commit(1, b"a", [], [STATUS])
+    state.commit({0: 1}, b"a", [], [STATUS])
     broken = replace(FINDING, id=None)  # type: ignore[arg-type]
     with pytest.raises(StoreError):
-        state.commit(2, b"b", [FINDING, replace(broken, at_ns=None)], [])  # type: ignore[arg-type]
-    assert (state.cursor(), state.monitor_state()) == (1, b"a")
+        state.commit({0: 2}, b"b", [FINDING, replace(broken, at_ns=None)], [])  # type: ignore[arg-type]
+    assert (state.cursor(), state.monitor_state()) == ({0: 1}, b"a")
     assert state.findings() == []
     assert len(state.statuses()) == 1
 
@@ -203,12 +203,13 @@ def test_a_commit_that_fails_changes_nothing(state: SqliteState) -> None:
 def test_what_was_committed_survives_a_kill(path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; from llmobs.analyzer.store import open_state; "
-        "s = open_state(Path(sys.argv[1])); [s.commit(i, b'x' * i, [], []) for i in range(50)]; "
+        "s = open_state(Path(sys.argv[1])); "
+        "[s.commit({0: i}, b'x' * i, [], []) for i in range(50)]; "
         "os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == -9
     state = open_state(path)
-    assert (state.cursor(), state.monitor_state()) == (49, b"x" * 49)
+    assert (state.cursor(), state.monitor_state()) == ({0: 49}, b"x" * 49)
     state.close()
 
 
@@ -218,7 +219,7 @@ def test_threads_take_turns(state: SqliteState) -> None:
     def work(name: str) -> None:
         try:
             for i in range(20):
-                state.commit(i, b"", [replace(FINDING, id=f"{name}-{i}")], [STATUS])
+                state.commit({0: i}, b"", [replace(FINDING, id=f"{name}-{i}")], [STATUS])
                 state.findings(limit=3)
         except BaseException as error:
             failures.append(error)
