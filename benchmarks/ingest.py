@@ -1,6 +1,6 @@
 """Measure ingest: acknowledged, queryable and scored, in CPU time a span.
 
-    python benchmarks/ingest.py [--requests 120] [--json]
+    python -m benchmarks.ingest [--requests 120] [--chars 1000] [--json]
 
 Requests of 512 distinct spans (gzip, about 20 attributes and 1,000 characters of prose each)
 go through the real parts, each in a process of its own, so that its CPU time can be told:
@@ -17,13 +17,16 @@ before it), bytes_per_span, idle_mb, peak_mb, ack_p99_ms.
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import argparse
 import gzip
 import http.client
 import itertools
 import json
 import multiprocessing
-import os
 import random
 import socket
 import statistics
@@ -39,11 +42,12 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from llmobs.analyzer.decode import warm
 from llmobs.analyzer.log import SegmentReader
 from llmobs.analyzer.monitor import MonitorSettings
-from llmobs.analyzer.pipeline import Analysis, Ingest
+from llmobs.analyzer.pipeline import Analysis, Ingest, Scoring
 from llmobs.analyzer.publish import Metrics
 from llmobs.analyzer.score import ScoreStage, load_scorers
 from llmobs.analyzer.store import open_state, open_store
 from llmobs.measures.cost import PriceBook
+from llmobs.measures.text import warm as warm_texts
 from llmobs.server import run_receiver
 from llmobs.settings import Settings
 
@@ -52,9 +56,23 @@ CONNECTIONS = 4
 MODELS = ("gpt-4o-mini", "gpt-4.1", "claude-3-5-haiku-latest", "gemini-2.0-flash")
 
 
-def make_request(chance: random.Random, prose: Prose, n_spans: int) -> bytes:
+def make_request(chance: random.Random, prose: Prose, n_spans: int, n_words: int = 170) -> bytes:
     """Build one gzipped export request."""
     request = ExportTraceServiceRequest()
+    fill(request, chance, prose, n_spans, n_words=n_words)
+    return gzip.compress(request.SerializeToString(), 1)
+
+
+def fill(
+    request: ExportTraceServiceRequest,
+    chance: random.Random,
+    prose: Prose,
+    n_spans: int,
+    *,
+    n_words: int,
+) -> None:
+    """Add spans of chats, each with so many words of input and output together."""
+    n_asked = n_words * 75 // 170
     resource = request.resource_spans.add()
     resource.resource.attributes.append(
         KeyValue(key="service.name", value=AnyValue(string_value="bench"))
@@ -82,8 +100,8 @@ def make_request(chance: random.Random, prose: Prose, n_spans: int) -> bytes:
             "gen_ai.conversation.id": f"session-{chance.randrange(5000)}",
             "user.id": f"user-{chance.randrange(800)}",
             "llmobs.feature": chance.choice(("search", "support", "writer")),
-            "gen_ai.input.messages": message % ("user", prose.take(75)),
-            "gen_ai.output.messages": message % ("assistant", prose.take(95)),
+            "gen_ai.input.messages": message % ("user", prose.take(n_asked)),
+            "gen_ai.output.messages": message % ("assistant", prose.take(n_words - n_asked)),
             "server.address": "api.example.com",
             "openai.api.type": "chat_completions",
             "gen_ai.output.type": "text",
@@ -100,7 +118,6 @@ def make_request(chance: random.Random, prose: Prose, n_spans: int) -> bytes:
             span.attributes.append(KeyValue(key=key, value=AnyValue(string_value=value)))
         for key, number in numbers.items():
             span.attributes.append(KeyValue(key=key, value=AnyValue(int_value=number)))
-    return gzip.compress(request.SerializeToString(), 1)
 
 
 class Prose:
@@ -201,11 +218,12 @@ def engine(folder: Path, results: multiprocessing.Queue[dict[str, float]]) -> No
     pid = os.getpid()
     metrics = Metrics()
     warm()
+    warm_texts()
     store = open_store(f"chdb://{folder}/store")
     state = open_state(folder / "state.db")
     ingest = Ingest(SegmentReader(folder / "log", folder / "aside"), store, PriceBook(), metrics)
     scoring = ScoreStage(load_scorers(), time_box_s=600)
-    analysis = Analysis(store, state, scoring, MonitorSettings(), metrics)
+    analysis = Analysis(state, Scoring(store, scoring), MonitorSettings(), metrics)
     idle_mb = memory_mb([pid], "VmRSS")
     begun, before = time.monotonic(), time.process_time()
     while ingest.step():
@@ -252,11 +270,15 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=120, help="of 512 spans each")
+    parser.add_argument("--chars", type=int, default=1000, help="of text in a span, about")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     chance = random.Random(42)
     prose = Prose(chance)
-    bodies = [make_request(chance, prose, SPANS_A_REQUEST) for _ in range(options.requests + 2)]
+    n_words = max(2, options.chars * 170 // 1000)
+    bodies = [
+        make_request(chance, prose, SPANS_A_REQUEST, n_words) for _ in range(options.requests + 2)
+    ]
     with tempfile.TemporaryDirectory(prefix="llmobs-bench-") as name:
         run = receive(Path(name), bodies)
         context = multiprocessing.get_context("spawn")
