@@ -5,7 +5,7 @@ The two ends run in different processes and meet only at a directory:
     NNNNNNNNNNNN.open      the segment that is being written (one at most)
     NNNNNNNNNNNN.seg       sealed: complete, never changes, waits for the engine
     next                   the first number that was never used
-    recent-SECONDS.hashes  hashes of the requests of the last minutes
+    recent-N.hashes        hashes of the requests of the last minutes
     lock                   held by the writer as long as it lives
 
 What is promised, kill -9 and power cuts at any moment included:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from llmobs.records import Segment, Signal
@@ -57,6 +57,12 @@ class LogReader(Protocol):
 
     def remove(self, number: int) -> None:
         """Forget a segment: its content is stored elsewhere, durably."""
+
+    def stats(self) -> Mapping[str, float]:
+        """Return counters since the start and gauges of now.
+
+        At least ``n_segments`` that wait, ``oldest_segment_age_s`` and ``bytes_aside``.
+        """
 
     def close(self) -> None:
         """Let go of what is read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ __all__ = [
     "sync_directory",
     "write_all",
 ]
+
+logger = logging.getLogger(__name__)
 
 Sync = Callable[[int], None]
 
@@ -176,20 +179,25 @@ class Numbers:
     The file `next` holds the first number that was never handed out. It is moved ahead by
     `_RESERVED` at a time, so that a new segment seldom costs another fsync; a restart skips
     the rest of a reservation.
+
+    Where the file is missing or damaged, nobody knows any more which numbers the store has
+    seen. Numbers then go on at the time in milliseconds: segments come slower than that, so
+    it is above all of them, and a log that was deleted by hand starts above its former self.
     """
 
     _RESERVED: Final = 64
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Find the first free number.
 
-        Raises:
-            ConfigurationError: The file `next` can't be read as a number.
+        Args:
+            directory: Of the log.
+            clock: Unix time in seconds.
         """
-        self._directory = directory
         self._path = directory / "next"
         used = segments(directory, SEALED_SUFFIX) + segments(directory, OPEN_SUFFIX)
-        self._next = max(self._saved(), max(used, default=0) + 1)
+        saved = self._saved()
+        self._next = max(int(clock() * 1000) if saved is None else saved, max(used, default=0) + 1)
         self._reserved_to = self._next
 
     def take(self) -> int:
@@ -199,17 +207,14 @@ class Numbers:
         number, self._next = self._next, self._next + 1
         return number
 
-    def _saved(self) -> int:
+    def _saved(self) -> int | None:
         try:
-            text = self._path.read_text(encoding="ascii")
-            return int(text)
+            return int(self._path.read_text(encoding="ascii"))
         except FileNotFoundError:
-            return 1
-        except ValueError as error:
-            raise ConfigurationError(
-                f"{self._path} should hold one number; write into it a number that is larger "
-                "than that of every segment stored so far, with a newline"
-            ) from error
+            return None
+        except ValueError:
+            logger.warning("next segment number lost", extra={"file": str(self._path)})
+            return None
 
     def _reserve(self, up_to: int) -> None:
         replace_file(self._path, f"{up_to}\n".encode())

@@ -20,8 +20,8 @@ class _Generation:
     """Hashes that are forgotten together.
 
     Attributes:
-        started_s: Unix time of the first hash.
-        last_s: Unix time of the last one.
+        started_s: When the first hash came, or this process.
+        last_s: When the last one came, or this process.
         size_bytes: How much of the file is known to be good.
     """
 
@@ -36,7 +36,9 @@ class Recent:
     """Hashes of the requests that are on disk, in two generations of one file each.
 
     A hash is remembered for at least `window_s`, or for the next `max_digests / 2` requests
-    if these come sooner, and for at most twice that. Not thread-safe.
+    if these come sooner, and for at most twice that; both count from the start of the process
+    for what it finds on disk, since a clock on the wall may have been set meanwhile. Not
+    thread-safe.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Recent:
         self._max_a_generation = max_digests // 2
         self._clock = clock
         self._unsaved: list[bytes] = []
-        self._generations = [_load(p) for p in sorted(directory.glob("recent-*.hashes"))]
+        self._generations = [_load(p, clock()) for p in sorted(directory.glob("recent-*.hashes"))]
 
     def __contains__(self, digest: bytes) -> bool:
         return any(digest in generation.digests for generation in self._generations)
@@ -107,18 +109,20 @@ class Recent:
         self._unsaved.clear()
 
     def _new_generation(self, now: float) -> _Generation:
-        path = self._directory / f"recent-{int(now):012d}.hashes"
-        while path.exists():  # two within a second
-            now += 1
-            path = self._directory / f"recent-{int(now):012d}.hashes"
-        os.close(open_file(path, os.O_WRONLY))
+        newest = self._generations[-1].path if self._generations else None
+        number = _number(newest) + 1 if newest else 0
+        path = self._directory / f"recent-{number:012d}.hashes"
+        os.close(open_file(path, os.O_WRONLY | os.O_TRUNC))
         sync_directory(self._directory)
         return _Generation(path, started_s=now, last_s=now)
 
 
-def _load(path: Path) -> _Generation:
+def _number(path: Path) -> int:
+    return int(path.stem.removeprefix("recent-"))
+
+
+def _load(path: Path, now: float) -> _Generation:
     data = path.read_bytes()
     size = len(data) - len(data) % _DIGEST_BYTES  # a torn end was never relied upon
     digests = {data[at : at + _DIGEST_BYTES] for at in range(0, size, _DIGEST_BYTES)}
-    started_s = float(path.stem.removeprefix("recent-"))
-    return _Generation(path, started_s, path.stat().st_mtime, digests, size)
+    return _Generation(path, now, now, digests, size)

@@ -12,7 +12,7 @@ from isal import isal_zlib
 
 from llmobs.records import Signal
 
-__all__ = ["HEADER_BYTES", "Damage", "Record", "pack", "scan"]
+__all__ = ["HEADER_BYTES", "Damage", "Record", "digest_of", "pack", "scan"]
 
 _MAGIC: Final = b"\xf1LM1"
 # magic, crc32 of all that follows it (payload included), payload length, signal, flags (none
@@ -28,7 +28,7 @@ class Record:
     """One request with its header.
 
     Attributes:
-        digest: 16 bytes that are the same for byte-identical requests of one signal only.
+        digest: As `digest_of` makes it.
     """
 
     signal: Signal
@@ -48,9 +48,14 @@ class Damage:
     end: int
 
 
+def digest_of(signal: Signal, request: bytes) -> bytes:
+    """Return 16 bytes that are the same for byte-identical requests of one signal only."""
+    return hashlib.blake2b(request, digest_size=16, person=signal.encode()).digest()
+
+
 def pack(signal: Signal, request: bytes) -> Record:
     """Make the record of one request."""
-    digest = hashlib.blake2b(request, digest_size=16, person=signal.encode()).digest()
+    digest = digest_of(signal, request)
     header = _HEADER.pack(_MAGIC, 0, len(request), _SIGNALS.index(signal), 0, digest)
     crc = isal_zlib.crc32(request, isal_zlib.crc32(header[_CRC_END:]))
     return Record(signal, digest, _MAGIC + struct.pack("<I", crc) + header[_CRC_END:], request)

@@ -126,7 +126,7 @@ class SegmentWriter:
         max_digests: int = 200_000,
         retry_after_s: float = 5.0,
         sync: Sync = sync_data,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the directory, recover what the last writer left, and start the thread.
 
@@ -143,7 +143,7 @@ class SegmentWriter:
             max_digests: Requests remembered for that, at most.
             retry_after_s: What a refused sender is told.
             sync: Makes the content of a file descriptor durable.
-            clock: Unix time in seconds, for the duplicate window.
+            clock: Seconds that only ever grow, for the duplicate window.
 
         Raises:
             ConfigurationError: Another writer has the directory, or it can't be made or read.
@@ -217,7 +217,7 @@ class SegmentWriter:
         the log full or closed, ``n_disk_errors`` counts failed groups and seals;
         ``bytes_written``, ``n_fsyncs`` and ``fsync_seconds`` of the segments; gauges:
         ``bytes_on_disk`` and ``n_segments`` (sealed), ``oldest_segment_age_s``,
-        ``queue_bytes``, ``n_recent`` (remembered requests).
+        ``limit_bytes``, ``queue_bytes``, ``n_recent`` (remembered requests).
         """
         waiting = backlog(self._directory)
         with self._changed:
@@ -232,6 +232,7 @@ class SegmentWriter:
                 "bytes_on_disk": waiting.size_bytes,
                 "n_segments": waiting.n_segments,
                 "oldest_segment_age_s": waiting.oldest_age_s,
+                "limit_bytes": self._max_bytes,
                 "queue_bytes": self._queue_bytes,
                 "n_recent": len(self._recent),
             }

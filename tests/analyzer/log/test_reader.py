@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmobs.analyzer.log import SegmentReader, SegmentWriter
-from llmobs.analyzer.log import reader as reader_module
+from llmobs.analyzer.log import aside as aside_module
 from llmobs.analyzer.log.record import HEADER_BYTES
 from tests.analyzer.log.waiting import append, append_all, stored
 
@@ -87,7 +87,7 @@ def test_trying_again_to_set_aside_on_a_full_disk_does_not_use_up_the_room(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(reader_module, "replace_file", full)
+        patched.setattr(aside_module, "replace_file", full)
         for _ in range(10):
             with pytest.raises(OSError, match="No space"):
                 bounded.set_aside(number, 0, "bad")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -136,11 +137,37 @@ def test_numbers_never_repeat_even_when_every_segment_is_gone(
     assert seen == sorted(set(seen))
 
 
-def test_a_number_file_that_says_nothing_stops_the_start(directory: Path) -> None:
-    directory.mkdir()
-    (directory / "next").write_text("?")
-    with pytest.raises(ConfigurationError, match="should hold one number"):
-        SegmentWriter(directory)
+@pytest.mark.parametrize("damage", [None, b"", b"?", b"\xff\xfe"])
+def test_numbers_go_on_above_all_that_were_used_when_the_number_file_is_lost(
+    directory: Path, reader: SegmentReader, damage: bytes | None
+) -> None:
+    used: list[int] = []
+    for _ in range(3):
+        writer = SegmentWriter(directory)
+        append(writer, b"%d" % len(used))
+        writer.close()
+        used += reader.sealed()
+        for number in reader.sealed():
+            reader.remove(number)
+        if damage is None:
+            (directory / "next").unlink()
+        else:
+            (directory / "next").write_bytes(damage)
+    assert len(used) == 3
+    assert used == sorted(set(used))
+
+
+def test_a_log_that_was_deleted_by_hand_starts_above_its_former_self(
+    directory: Path, reader: SegmentReader
+) -> None:
+    used: list[int] = []
+    for _ in range(2):
+        writer = SegmentWriter(directory)
+        append(writer, b"a")
+        writer.close()
+        used += reader.sealed()
+        shutil.rmtree(directory)
+    assert used[1] > used[0]
 
 
 def test_a_directory_has_one_writer(directory: Path) -> None:
@@ -240,8 +267,7 @@ class TestRetries:
         assert stored(reader) == [("traces", b"b")]
 
     def test_are_forgotten_after_the_window(self, directory: Path, reader: SegmentReader) -> None:
-        start = time.time()
-        now = start
+        start = now = 1000.0
         writer = SegmentWriter(
             directory, duplicate_window_s=600, segment_age_s=0.01, clock=lambda: now
         )

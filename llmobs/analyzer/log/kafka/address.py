@@ -16,11 +16,15 @@ __all__ = ["MAX_PARTITIONS", "KafkaAddress", "source_number"]
 
 Client = TypeVar("Client")
 
-_PARTITION_BITS: Final = 14
+# With two bits for the signal a source is below 2^15, so that a segment's number fits into a
+# signed 64-bit integer, the only one that SQLite and many others have.
+_PARTITION_BITS: Final = 13
 MAX_PARTITIONS: Final = 1 << _PARTITION_BITS
 _SIGNALS: Final[tuple[Signal, ...]] = ("traces", "logs", "metrics")
 # As the Collector's exporter names them by default, behind the prefix `otlp_`.
 _TOPICS: Final[Mapping[Signal, str]] = {"traces": "spans", "logs": "logs", "metrics": "metrics"}
+
+_CALLBACKS: Final = frozenset({"error_cb", "on_commit"})
 
 # What the promises of the log hang on.
 _OURS: Final = frozenset(
@@ -39,7 +43,7 @@ _OURS: Final = frozenset(
 
 
 def source_number(signal: Signal, partition: int) -> int:
-    """Return the source that a partition is, in [0, 49152).
+    """Return the source that a partition is, in [0, 24576).
 
     Raises:
         ConfigurationError: The topic has too many partitions.
@@ -121,7 +125,7 @@ class KafkaAddress:
             "client.id": "llmobs",
             # librdkafka would write to stderr; what matters of it comes by error_cb.
             "log_level": 0,
-            **{name if name == "error_cb" else _dotted(name): ours[name] for name in ours},
+            **{n if n in _CALLBACKS else _dotted(n): value for n, value in ours.items()},
             **self.options,
             "bootstrap.servers": self.servers,
         }
@@ -146,7 +150,9 @@ def _options(query: str) -> dict[str, str]:
                 + ("; the consumer group is group=…" if dotted == "group.id" else "")
             )
         if dotted in options:
-            raise ConfigurationError(f"the option {name} stands twice in the Kafka URL; say it once")
+            raise ConfigurationError(
+                f"the option {name} stands twice in the Kafka URL; say it once"
+            )
         options[dotted] = value
     return options
 

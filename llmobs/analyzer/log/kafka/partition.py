@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from llmobs.records import Segment, Signal, first_number
@@ -13,6 +14,13 @@ __all__ = ["Partition"]
 # With so many sealed segments waiting the engine is behind: larger ones help it to catch up,
 # so that none is sealed for its age alone.
 _BEHIND: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    segment: Segment
+    size_bytes: int
+    since: float
 
 
 class Partition:
@@ -26,7 +34,6 @@ class Partition:
         self, source: int, signal: Signal, start: int, *, segment_bytes: int, segment_age_s: float
     ) -> None:
         """Begin at the offset `start`; all before it is stored."""
-        self.source = source
         self.signal = signal
         self.next_offset = start
         self.stored_offset = start
@@ -38,8 +45,7 @@ class Partition:
         self._open: list[bytes] = []
         self._open_bytes = self._open_from = 0
         self._seal_at = 0.0
-        self._sealed: dict[int, tuple[Segment, int]] = {}  # with its bytes, in order
-        self._sealed_since: dict[int, float] = {}
+        self._sealed: dict[int, _Sealed] = {}  # by number, in order
         self._read: set[int] = set()
         self._is_fresh = True  # no segment of this holder is in the store yet
 
@@ -51,7 +57,7 @@ class Partition:
         if offset < self.next_offset:
             return
         if self._open_bytes + len(request) > self._segment_bytes:
-            self._seal(now)
+            self.seal(now)
         if not self._open:
             self._open_from = offset
             self._seal_at = now + self._segment_age_s
@@ -64,7 +70,17 @@ class Partition:
         """Seal what is open when it is large or old enough."""
         is_old = now >= self._seal_at and len(self._sealed) < _BEHIND
         if self._open and (is_old or self._open_bytes >= self._segment_bytes):
-            self._seal(now)
+            self.seal(now)
+
+    def seal(self, now: float) -> None:
+        """Seal what is open."""
+        if not self._open:
+            return
+        number = self._first_number + self._open_from
+        requests = tuple((self.signal, request) for request in self._open)
+        segment = Segment(number, requests, until=self._first_number + self.next_offset)
+        self._sealed[number] = _Sealed(segment, self._open_bytes, now)
+        self._open, self._open_bytes = [], 0
 
     def sealed(self) -> Sequence[int]:
         """Return the numbers of the sealed segments, ascending."""
@@ -72,7 +88,7 @@ class Partition:
 
     def oldest_since(self) -> float | None:
         """Return when the oldest of them was sealed."""
-        return next(iter(self._sealed_since.values()), None)
+        return next((sealed.since for sealed in self._sealed.values()), None)
 
     def read(self, number: int) -> Segment:
         """Return a sealed segment.
@@ -80,7 +96,7 @@ class Partition:
         Raises:
             KeyError: There is none of that number.
         """
-        segment, _ = self._sealed[number]
+        segment = self._sealed[number].segment
         may_be_stored = self._is_fresh or number in self._read
         self._read.add(number)
         return dataclasses.replace(segment, may_be_stored=may_be_stored)
@@ -94,10 +110,9 @@ class Partition:
         if number not in self._read:
             return False
         self._read.discard(number)
-        segment, size = self._sealed.pop(number)
-        self._sealed_since.pop(number)
-        self.waiting_bytes -= size
-        self.stored_offset = segment.until - self._first_number
+        sealed = self._sealed.pop(number)
+        self.waiting_bytes -= sealed.size_bytes
+        self.stored_offset = sealed.segment.until - self._first_number
         self._is_fresh = False
         return True
 
@@ -105,20 +120,8 @@ class Partition:
         """Drop all that nobody has read: the partition goes to someone else."""
         self.is_leaving = True
         self._open.clear()
-        self._sealed = {n: self._sealed[n] for n in self._sealed if n in self._read}
-        self._sealed_since = {n: self._sealed_since[n] for n in self._sealed}
+        self._sealed = {n: sealed for n, sealed in self._sealed.items() if n in self._read}
 
-    @property
     def is_being_stored(self) -> bool:
         """Whether a segment was read and not removed."""
         return bool(self._read)
-
-    def _seal(self, now: float) -> None:
-        if not self._open:
-            return
-        number = self._first_number + self._open_from
-        requests = tuple((self.signal, request) for request in self._open)
-        segment = Segment(number, requests, until=self._first_number + self.next_offset)
-        self._sealed[number] = segment, self._open_bytes
-        self._sealed_since[number] = now
-        self._open, self._open_bytes = [], 0

@@ -1,0 +1,3 @@
+from tests.kafka import broker
+
+__all__ = ["broker"]
