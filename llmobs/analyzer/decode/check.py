@@ -43,6 +43,7 @@ _ITEMS: Final[dict[Signal, str]] = {
 }
 # A body up to here can't reach either limit by much, so that counting would be time lost.
 _UNCOUNTED_BYTES: Final = 2 << 20
+_MAX_TAG_BYTES: Final = 5  # of a tag or a length: upb takes no more, even if all are zeros
 # Fields that are looked at to say where a body is broken: some 0.1 s.
 _MAX_STEPS: Final = 100_000
 
@@ -200,7 +201,7 @@ def where_broken(
             return f"the fault is behind the first {_MAX_STEPS} fields"
         start = p
         tag, p = _varint(body, p)
-        if p < 0 or tag < 8:
+        if p < 0 or tag < 8 or p - start > _MAX_TAG_BYTES:
             return f"byte {start} does not begin a field"
         field = message.fields_by_number.get(tag >> 3)
         name = field.name if field else f"field {tag >> 3}"
@@ -211,8 +212,9 @@ def where_broken(
         if size < 0:
             return f"{name} has wire type {tag & 7}"
         if tag & 7 in (0, 2):
+            at = p
             value, p = _varint(body, p)
-            if p < 0:
+            if p < 0 or (tag & 7 == 2 and p - at > _MAX_TAG_BYTES):
                 return f"{name} ends in the middle of a number"
             size = value if tag & 7 == 2 else 0
         if p + size > len(body):

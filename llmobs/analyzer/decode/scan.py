@@ -44,6 +44,7 @@ Int: TypeAlias = Any  # int64 and uint64 to numba, which infers them
 F = TypeVar("F", bound=Callable[..., object])
 
 _BAD: Final = 1 << 62
+_MAX_TAG_BYTES: Final = 5  # of a tag or a length: upb takes no more, even if all are zeros
 _MAX_PROBES: Final = 64  # a fair hash needs 2 or 3; more means keys made to collide
 MAX_DEPTH: Final = 32  # of lists and maps written as JSON here; deeper ones are left to upb
 JSON_GROWTH: Final = 6  # worst case of bytes written per byte read: "\u0001" for one control byte
@@ -62,6 +63,9 @@ LINK_COLUMNS: Final = 7
 # Of attributes. An offset at or beyond the length of the wire bytes points into the arena.
 OWNER_KIND, OWNER, KEY, VALUE_KIND, NUMBER, TEXT = range(6)
 ATTRIBUTE_COLUMNS: Final = 7
+# Of keys: a slice, then the key that came after it last.
+KEY_AFTER: Final = 2
+KEY_COLUMNS: Final = 3
 PENDING: Final = 16
 """Added to a kind whose text is still to be made from the AnyValue that the slice points at."""
 # What the walk counts.
@@ -112,16 +116,18 @@ def _varint(buf: Bytes, p: Int, end: Int) -> tuple[Int, Int]:
 
 @_inline
 def _tag(buf: Bytes, p: Int, end: Int) -> tuple[Int, Int]:
+    start = p
     value, p = _varint(buf, p, end)
-    if value < 8 or value > 0xFFFFFFFF:  # field number 0, or none of 29 bits
+    if value < 8 or value > 0xFFFFFFFF or p - start > _MAX_TAG_BYTES:  # not a number of 29 bits
         return 0, _BAD
     return np.int64(value), p
 
 
 @_inline
 def _length(buf: Bytes, p: Int, end: Int) -> tuple[Int, Int]:
+    start = p
     value, p = _varint(buf, p, end)
-    if p > end or value > np.uint64(end - p):
+    if p > end or value > np.uint64(end - p) or p - start > _MAX_TAG_BYTES:
         return 0, _BAD
     return np.int64(value), p
 
@@ -645,7 +651,7 @@ def read_attributes(
     Args:
         buf: All requests, one after the other.
         attributes: As `walk` has left it, shape (n, ATTRIBUTE_COLUMNS).
-        keys: Of shape (n, 2); gets the slice of each distinct key.
+        keys: Of shape (n, KEY_COLUMNS), zeros; gets the slice of each distinct key.
         slots: Zeros of shape (a power of 2 above n,): a hash table of keys.
         seen: Zeros of shape (n, 2): the owner who had a key last, and in which row.
         arena: Gets the JSON of lists and maps; `JSON_GROWTH` times as long as `buf`.
@@ -658,6 +664,7 @@ def read_attributes(
     refused = -1, -1, -1
     n_rows, n_keys, used = 0, 0, 0
     serial, owner_kind, owner = 0, -1, -1
+    before = 0
     for source in range(len(attributes)):
         if attributes[source, OWNER_KIND] != owner_kind or attributes[source, OWNER] != owner:
             owner_kind, owner = attributes[source, OWNER_KIND], attributes[source, OWNER]
@@ -682,7 +689,9 @@ def read_attributes(
         if p != end:
             return refused
 
-        key = _find(buf, key_at, key_n, keys, slots)
+        key = keys[before, KEY_AFTER]  # spans of one producer have the same keys in the same order
+        if key >= n_keys or keys[key, 1] != key_n or not _same(buf, key_at, keys[key, 0], key_n):
+            key = _find(buf, key_at, key_n, keys, slots)
         if key < 0:
             slot = -1 - key
             if slot > len(slots):
@@ -691,6 +700,8 @@ def read_attributes(
             n_keys += 1
             keys[key, 0], keys[key, 1] = key_at, key_n
             slots[slot] = key + 1
+        keys[before, KEY_AFTER] = key
+        before = key
         i = n_rows
         if seen[key, 0] == serial:
             i = seen[key, 1]
@@ -748,6 +759,19 @@ def read_attributes(
 
 
 @_inline
+def _same(buf: Bytes, at: Int, other: Int, n: Int) -> bool:
+    """Tell whether two slices of `n` bytes hold the same."""
+    i = 0
+    while i + 8 < n and _word(buf, other + i) == _word(buf, at + i):
+        i += 8
+    if i + 8 >= n >= 8 and _word(buf, other + n - 8) == _word(buf, at + n - 8):
+        i = n
+    while i < n and buf[other + i] == buf[at + i]:
+        i += 1
+    return bool(i == n)
+
+
+@_inline
 def _find(buf: Bytes, at: Int, n: Int, keys: Ints, slots: Ints) -> Int:
     """Return the number of a key; for a new one -1 less the free slot, far below for none."""
     h = np.uint64(n)
@@ -771,18 +795,9 @@ def _find(buf: Bytes, at: Int, n: Int, keys: Ints, slots: Ints) -> Int:
         if k < 0:
             found = -1 - slot
             break
-        if keys[k, 1] == n:
-            other = keys[k, 0]
-            i = 0
-            while i + 8 < n and _word(buf, other + i) == _word(buf, at + i):
-                i += 8
-            if i + 8 >= n >= 8 and _word(buf, other + n - 8) == _word(buf, at + n - 8):
-                i = n
-            while i < n and buf[other + i] == buf[at + i]:
-                i += 1
-            if i == n:
-                found = k
-                break
+        if keys[k, 1] == n and _same(buf, at, keys[k, 0], n):
+            found = k
+            break
         slot = (slot + 1) & mask
     return found
 
@@ -810,13 +825,12 @@ def gather(
         total += lengths[i]
     offsets[n] = total
     out = np.empty(total, np.uint8)
+    w: Int = np.int64(0)
     for i in range(n):
-        size = lengths[i]
-        if size == 0:
-            continue
         source, start = buf, at[i]
         if start >= len(buf):
             source, start = arena, start - len(buf)
-        w = offsets[i]
-        out[w : w + size] = source[start : start + size]
+        for k in range(lengths[i]):  # an unsigned index is never checked for being negative
+            out[np.uint64(w + k)] = source[np.uint64(start + k)]
+        w += lengths[i]
     return offsets, out

@@ -21,7 +21,7 @@ from llmobs.records import (
     VALUE_UNSET,
 )
 
-__all__ = ["Value", "json_text", "read_value"]
+__all__ = ["Value", "json_text", "read_value", "varint"]
 
 
 class Value(NamedTuple):
@@ -92,3 +92,13 @@ def _json_double(value: float) -> str:
     if math.isfinite(value):
         return repr(value)
     return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
+
+
+def varint(value: int) -> bytes:
+    """Write a number from 0 up as protobuf does."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -93,14 +93,26 @@ class Attributes:
         owners: Rows = self._owner[rows]
         return owners
 
+    def has_any(self, sources: Iterable[Source]) -> bool:
+        """Tell whether anything in the part has one of some attributes: most are of others."""
+        return any(source.key in self.number_of for source in sources)
+
+    def starting_with(self, prefixes: tuple[str, ...]) -> list[str]:
+        """Return the keys that begin with one of some prefixes."""
+        return [name for name in self.names if name.startswith(prefixes)]
+
     def first(
-        self, sources: Sequence[Source], dialects: npt.NDArray[np.uint8]
+        self,
+        sources: Sequence[Source],
+        dialects: npt.NDArray[np.uint8],
+        roots: Mask | None = None,
     ) -> tuple[Rows, npt.NDArray[np.int8]]:
         """Find for each span the first of some attributes that it has.
 
         Args:
             sources: In order of preference.
             dialects: Producer of each span.
+            roots: Which spans are the outermost of their trace; None: not asked for.
 
         Returns:
             The row of each span, -1 where it has none, and the place of the source.
@@ -109,15 +121,17 @@ class Attributes:
         place = np.full(self.n_spans, -1, np.int8)
         for i in range(len(sources) - 1, -1, -1):
             source = sources[i]
-            rows = self.rows_of(source.key)
-            if not len(rows):
+            if source.key not in self.number_of:
                 continue
+            rows = self.rows_of(source.key)
             # Where an extra repeats a span's own key, the own one, which comes first, stays.
             rows = rows[::-1] if self.has_extras else rows
             spans = self._owner[rows]
             if source.of is not None:
                 meant = dialects[spans] == source.of
                 rows, spans = rows[meant], spans[meant]
+            if source.at_root and roots is not None:
+                rows, spans = rows[roots[spans]], spans[roots[spans]]
             found[spans] = rows
             place[spans] = i
         return found, place
@@ -130,6 +144,16 @@ class Attributes:
         """Leave all rows of some keys out of the maps."""
         for key in keys:
             self._used[self.rows_of(key)] = True
+
+    def texts_in_place(self, rows: Rows) -> tuple[pa.StringArray, Rows]:
+        """Return texts, and which of them is that of each row: no copy unless one is a number.
+
+        -1 stays where the row is -1.
+        """
+        held = rows >= 0
+        if not self._is_number[rows[held]].any():
+            return self._text, rows
+        return self.texts(rows), np.where(held, np.arange(len(rows)), -1)
 
     def texts(self, rows: Rows) -> pa.StringArray:
         """Return values as text, "" where the row is -1."""
@@ -173,9 +197,8 @@ class Attributes:
                 self._used[row] = True
                 owner = int(self._owner[row])
                 values[owner] = self.text(row) or values.get(owner, "")
-        distinct, index = np.unique(resources, return_inverse=True)
-        texts = [values.get(resource, "") for resource in distinct.tolist()]
-        return pa.array(texts, pa.string()).take(pa.array(index))
+        texts = [values.get(i, "") for i in range(int(resources.max(initial=-1)) + 1)]
+        return pa.array(texts, pa.string()).take(pa.array(resources))
 
     def maps(
         self, resources: Rows, scopes: Rows, repairs: Counter[str]

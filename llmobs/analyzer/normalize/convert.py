@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from llmobs.analyzer.normalize.mapping import VALUES
-from llmobs.analyzer.normalize.messages import loads
+from llmobs.analyzer.normalize.messages import loads, unquoted
 
-__all__ = ["ABSURD", "instant_ns", "reader", "sampling_weight", "usage"]
+__all__ = ["ABSURD", "instant_ns", "model_asked_for", "reader", "sampling_weight", "usage"]
 
 ABSURD: Final = 1e15
 """No count of tokens and no wait in ns (11 days) is above it: a wrong unit or a broken producer."""
@@ -34,7 +34,7 @@ def _finish_reason(text: str) -> str:
     if text.startswith("["):  # one for each choice: the first
         values = loads(text)
         text = str(values[0]) if isinstance(values, list) and values else ""
-    text = text.removeprefix("FinishReason.")
+    text = unquoted(text).removeprefix("FinishReason.")
     return VALUES["finish_reason"].get(text, text)
 
 
@@ -63,6 +63,13 @@ def sampling_weight(trace_state: str) -> float:
     return 2.0**56 / (2**56 - threshold)
 
 
+def model_asked_for(text: str) -> str:
+    """Return the model in OpenInference's ``llm.invocation_parameters``, "" for none."""
+    parameters = loads(text)
+    model = parameters.get("model") if isinstance(parameters, dict) else None
+    return model if isinstance(model, str) else ""
+
+
 def instant_ns(text: str) -> int | None:
     """Return a time in ISO 8601, quoted or not, as ns since 1970; None for anything else."""
     try:
@@ -77,15 +84,18 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def usage(text: str) -> Mapping[str, float]:
-    """Read Langfuse's ``usage_details``: a JSON object of disjoint counts.
+    """Read a JSON object of counts: Langfuse's ``usage_details``, LangChain's ``usage_metadata``.
 
     Returns:
-        Columns and counts, cached and reasoning tokens included in input and output. The
-        names of OpenAI, whose counts include them already, are read as well.
+        Columns and counts, cached and reasoning tokens included in input and output. Langfuse's
+        own names are of disjoint counts; those of OpenAI, whose counts include them already,
+        are read as well, nested as they are.
     """
     details = loads(text)
     if not isinstance(details, dict):
         return {}
+    for name in [name for name in details if isinstance(details[name], dict)]:
+        details |= {f"{name}.{inner}": count for inner, count in details[name].items()}
     counts = {
         name: float(count)
         for name, count in details.items()
@@ -99,7 +109,9 @@ def usage(text: str) -> Mapping[str, float]:
         ("input_tokens", "prompt_tokens", ("input", "cache_")),
         ("output_tokens", "completion_tokens", ("output",)),
     ):
-        parts = [count for name, count in counts.items() if name.startswith(prefix)]
+        parts = [
+            count for name, count in counts.items() if name.startswith(prefix) and "." not in name
+        ]
         if whole in counts:
             out[column] = counts[whole]
         elif parts:
@@ -113,11 +125,19 @@ _USAGE: Final = {
         "input_cache_read",
         "cache_read_input_tokens",
         "input_cache_read_tokens",
+        "prompt_tokens_details.cached_tokens",
+        "input_token_details.cache_read",
     ),
     "cache_write_tokens": (
         "cache_creation_input_tokens",
         "input_cache_creation",
         "input_cache_write_tokens",
+        "input_token_details.cache_creation",
     ),
-    "reasoning_tokens": ("output_reasoning_tokens", "output_reasoning"),
+    "reasoning_tokens": (
+        "output_reasoning_tokens",
+        "output_reasoning",
+        "completion_tokens_details.reasoning_tokens",
+        "output_token_details.reasoning",
+    ),
 }

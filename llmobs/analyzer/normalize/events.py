@@ -19,7 +19,7 @@ from llmobs.records import (
     RawPart,
 )
 
-__all__ = ["EVENTS_KEY", "LINKS_KEY", "fold"]
+__all__ = ["EVENTS_KEY", "LINKS_KEY", "MESSAGE_EVENTS", "fold", "messages_of_event"]
 
 EVENTS_KEY: Final = "otel.span.events"
 LINKS_KEY: Final = "otel.span.links"
@@ -34,8 +34,16 @@ _CONTENT: Final = {
     "gen_ai.content.prompt": "gen_ai.prompt",
     "gen_ai.content.completion": "gen_ai.completion",
 }
+# Marks in time: the first one of a span tells how long the user waited.
+_FIRST_CHUNK: Final = frozenset(
+    {
+        "First Token Stream Event",  # OpenInference
+        "gen_ai.content.completion.chunk",  # OpenLLMetry, one a chunk
+        "ai.stream.firstChunk",  # Vercel
+    }
+)
 # Conventions before 1.37 sent an event a message; the name tells the role.
-_MESSAGES: Final = {
+MESSAGE_EVENTS: Final = {
     "gen_ai.system.message": "system",
     "gen_ai.user.message": "user",
     "gen_ai.assistant.message": "assistant",
@@ -56,24 +64,36 @@ def fold(part: RawPart) -> list[Extra]:
     outputs: dict[int, list[Any]] = {}
     others: dict[int, list[Any]] = {}
     extras: list[Extra] = []
+    first_chunks: dict[int, int] = {}
     values = _values(part, OWNER_EVENT)
     for i, event in enumerate(part.events.to_pylist()):
         span, name, attributes = event["span"], event["name"], values.get(i, {})
-        if name == "exception":
+        if name in _FIRST_CHUNK:
+            first_chunks.setdefault(span, event["ts_ns"])
+        elif name == "exception":
             extras += [
                 Extra(span, key, plain(attributes[key])) for key in _EXCEPTION if key in attributes
             ]
         elif name in _CONTENT and _CONTENT[name] in attributes:
             extras.append(Extra(span, _CONTENT[name], plain(attributes[_CONTENT[name]])))
-        elif name in _MESSAGES:
+        elif name in MESSAGE_EVENTS:
             sink = outputs if name == "gen_ai.choice" else inputs
-            sink.setdefault(span, []).extend(_messages(attributes, _MESSAGES[name]))
+            sink.setdefault(span, []).extend(messages_of_event(name, attributes))
             if reason := attributes.get("finish_reason"):
                 extras.append(Extra(span, semconv.GEN_AI_RESPONSE_FINISH_REASONS, plain(reason)))
         else:
             others.setdefault(span, []).append(
                 {"name": name, "ts_ns": event["ts_ns"], "attributes": attributes}
             )
+    starts = part.spans.column("start_ns")
+    extras += [
+        Extra(
+            span,
+            semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK,
+            repr((at - starts[span].as_py()) / 1e9),
+        )
+        for span, at in first_chunks.items()
+    ]
     values = _values(part, OWNER_LINK)
     links: dict[int, list[Any]] = {}
     for i, link in enumerate(part.links.to_pylist()):
@@ -94,8 +114,9 @@ def fold(part: RawPart) -> list[Extra]:
     return extras
 
 
-def _messages(attributes: dict[str, Any], role: str) -> list[Any]:
+def messages_of_event(name: str, attributes: dict[str, Any]) -> list[Any]:
     """Return the message of an event: its attributes are its fields, or one holds them all."""
+    role = MESSAGE_EVENTS[name]
     body = attributes.get("gen_ai.event.content", attributes)
     if isinstance(body, str):
         body = _read(body)

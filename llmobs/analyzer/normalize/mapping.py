@@ -82,18 +82,22 @@ class Source(NamedTuple):
         values: The table in `VALUES` that the values of a text are read by.
         factor: What a number is multiplied with to have the column's unit.
         of: The only producer whose spans are meant; None for all.
+        at_root: Whether only the outermost span of a trace is meant.
     """
 
     key: str
     values: str = ""
     factor: float = 1.0
     of: Dialect | None = None
+    at_root: bool = False
 
 
 OI, TL, LF, AI = Dialect.OPENINFERENCE, Dialect.OPENLLMETRY, Dialect.LANGFUSE, Dialect.VERCEL
 
 TEXTS: Final[Mapping[str, tuple[Source, ...]]] = {
     "operation": (
+        # Whose gen_ai.operation.name says "chat" for a prompt template too.
+        Source("langsmith.span.kind", "langsmith", of=Dialect.LANGSMITH),
         Source(semconv.GEN_AI_OPERATION_NAME, "operation"),
         Source("openinference.span.kind", "openinference"),
         Source("langfuse.observation.type", "langfuse"),
@@ -144,7 +148,7 @@ TEXTS: Final[Mapping[str, tuple[Source, ...]]] = {
         Source(semconv.GEN_AI_WORKFLOW_NAME),
         Source("traceloop.workflow.name"),
         Source("langfuse.trace.name"),
-        Source("langsmith.trace.name"),
+        Source("langsmith.trace.name", at_root=True),  # below it, each run's own name
     ),
     "session_id": (
         Source(semconv.GEN_AI_CONVERSATION_ID),
@@ -186,6 +190,8 @@ TEXTS: Final[Mapping[str, tuple[Source, ...]]] = {
         Source("llm.response.stop_reason", "finish_reason"),
         Source("llm.finish_reason", "finish_reason"),
         Source("ai.response.finishReason", "finish_reason"),
+        Source("langfuse.observation.metadata.finish_reason", "finish_reason"),
+        Source("anthropic.message.stop_reason", "finish_reason"),
         Source("gen_ai.completion.0.finish_reason", "finish_reason"),
     ),
     "prompt_name": (
@@ -206,7 +212,13 @@ TEXTS: Final[Mapping[str, tuple[Source, ...]]] = {
         Source("llm.response.id"),
     ),
     "status_message": (Source("langfuse.observation.status_message"),),
-    "environment": (Source("langfuse.environment"),),
+    # What the resource says goes before these.
+    "environment": (
+        Source("langfuse.environment"),
+        Source(semconv.DEPLOYMENT_ENVIRONMENT_NAME),
+        Source("deployment.environment"),
+    ),
+    "service": (Source(semconv.SERVICE_NAME),),
     # Not a column: whether `input_tokens` includes cached ones, where a producer says so.
     "token_semantics": (Source("gen_ai.token.semantics"),),
     # Not a column: ERROR sets the status.
@@ -219,7 +231,7 @@ TEXTS: Final[Mapping[str, tuple[Source, ...]]] = {
         Source("langfuse.trace.name"),
         Source("ai.telemetry.functionId"),
         Source(semconv.GEN_AI_WORKFLOW_NAME),
-        Source("langsmith.trace.name"),
+        Source("langsmith.trace.name", at_root=True),
         Source(semconv.GEN_AI_AGENT_NAME),
         Source("agent_name", of=Dialect.PYDANTIC_AI),
     ),
@@ -378,6 +390,9 @@ DROPPED: Final = frozenset(
         "llm.usage.total_tokens",
         "llm.token_count.total",
         "ai.usage.totalTokens",
+        semconv.GEN_AI_OPERATION_NAME,  # a column, whoever named it
+        "ai.embedding",  # the vectors themselves
+        "ai.embeddings",
     }
 )
 """Attributes that are not kept."""

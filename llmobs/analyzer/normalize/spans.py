@@ -15,9 +15,16 @@ import pyarrow.compute as pc
 from llmobs import semconv
 from llmobs.analyzer.normalize.attributes import Attributes, text_array
 from llmobs.analyzer.normalize.content import content
-from llmobs.analyzer.normalize.convert import ABSURD, instant_ns, reader, sampling_weight, usage
+from llmobs.analyzer.normalize.convert import (
+    ABSURD,
+    instant_ns,
+    model_asked_for,
+    reader,
+    sampling_weight,
+    usage,
+)
 from llmobs.analyzer.normalize.events import fold
-from llmobs.analyzer.normalize.ids import mend_ids, times
+from llmobs.analyzer.normalize.ids import Ids, mend_ids, times
 from llmobs.analyzer.normalize.mapping import (
     CACHE_APART,
     DROPPED,
@@ -50,6 +57,11 @@ _COUNTS_IN_FULL: Final = (
 )
 
 
+_MARKERS: Final = tuple(marker for marker, _ in MARKERS)
+# What the provider itself has counted, beside the attributes that tell a part of it.
+_PROVIDERS_USAGE: Final = ("langsmith.metadata.usage_metadata", "gen_ai.usage.raw")
+
+
 def normalize(raw: RawSpans, *, now_ns: int, repairs: Counter[str] | None = None) -> SpanBatch:
     """Give every span the columns of `SPAN_SCHEMA`, whoever made it.
 
@@ -73,14 +85,17 @@ def _normalize_part(part: RawPart, now_ns: int, repairs: Counter[str]) -> pa.Rec
     attributes.use_keys(DROPPED)
     scopes, resources = spans.column("scope").to_numpy(), spans.column("resource").to_numpy()
     dialects = _dialects(part, attributes)
-    texts = {name: _text_column(name, attributes, dialects) for name in TEXTS}
     ids = mend_ids(spans, repairs)
     starts, durations = times(spans, now_ns, repairs)
     roots = ~np.frombuffer(ids.parent.buffers()[1], np.uint64).astype(np.bool_)
-    operations = _operations(texts, spans.column("name"), roots, dialects)
+    texts = {name: _text_column(name, attributes, dialects, roots) for name in TEXTS}
+    _take_model_asked_for(texts, attributes, dialects)
+    said, _ = attributes.first(TEXTS["operation"], dialects)
+    operations = _operations(texts, spans.column("name"), roots, dialects, said >= 0)
     _name_what_ran(texts, operations, attributes, dialects, spans.column("name"))
     numbers = _numbers(attributes, dialects, starts, repairs)
     _include_cached(numbers, attributes, dialects, texts)
+    _count_once(operations, ids, texts, numbers["output_tokens"], repairs)
     columns: dict[str, pa.Array] = {
         "ts_ns": pa.array(starts),
         "duration_ns": pa.array(durations),
@@ -90,12 +105,14 @@ def _normalize_part(part: RawPart, now_ns: int, repairs: Counter[str]) -> pa.Rec
         "name": spans.column("name"),
         "kind": spans.column("kind"),
         "status": _status(spans.column("status"), texts["level"]),
-        "service": attributes.of_resource([semconv.SERVICE_NAME], resources),
         "scope": part.scopes.column("name").take(pa.array(scopes)),
         "cost_usd": pa.nulls(len(starts), pa.float64()),
         "weight": _weights(spans.column("trace_state"), repairs),
         **texts,
         "operation": pa.array(operations, pa.string()),
+        "service": _either(
+            attributes.of_resource([semconv.SERVICE_NAME], resources), texts["service"]
+        ),
         "status_message": _either(spans.column("status_message"), texts["status_message"]),
         "environment": _either(
             attributes.of_resource(
@@ -122,29 +139,36 @@ def _dialects(part: RawPart, attributes: Attributes) -> Dialects:
         for name in part.scopes.column("name").to_pylist()
     ]
     dialects: Dialects = np.array(of_scope, np.uint8)[part.spans.column("scope").to_numpy()]
+    marked = attributes.starting_with(_MARKERS)
     for marker, dialect in MARKERS:
-        for name in attributes.names:
+        for name in marked:
             if name.startswith(marker):
                 owners = attributes.owners(attributes.rows_of(name))
                 dialects[owners[dialects[owners] == Dialect.OTEL]] = dialect
     return dialects
 
 
-def _text_column(name: str, attributes: Attributes, dialects: Dialects) -> pa.StringArray:
+def _text_column(
+    name: str, attributes: Attributes, dialects: Dialects, roots: Mask
+) -> pa.StringArray:
     sources = TEXTS[name]
-    rows, places = attributes.first(sources, dialects)
+    if not attributes.has_any(sources):
+        return pa.repeat("", attributes.n_spans)
+    rows, places = attributes.first(sources, dialects, roots)
     if name != "feature":  # which only repeats what has a column of its own
         attributes.use(rows)
     else:
         attributes.use(rows[places == 0] if len(rows) else rows)
     texts = attributes.texts(rows)
-    if not any(source.values for source in sources) or not (rows >= 0).any():
+    used = np.unique(places[places >= 0])
+    readers = [reader(sources[i].values) for i in used.tolist()]
+    if all(read is str for read in readers):
         return texts
     # Few distinct values: read each of them once by each of the tables.
     encoded = texts.dictionary_encode()
     distinct = encoded.dictionary.to_pylist()
-    readings = [reader(source.values)(text) for source in sources for text in distinct]
-    index = encoded.indices.to_numpy() + np.maximum(places, 0).astype(np.int64) * len(distinct)
+    readings = [read(text) for read in readers for text in distinct]
+    index = encoded.indices.to_numpy() + np.searchsorted(used, places) * len(distinct)
     return text_array(readings).take(pa.array(index))
 
 
@@ -153,10 +177,40 @@ def _either(column: pa.StringArray, other: pa.StringArray) -> pa.StringArray:
     return pc.if_else(pc.equal(column, ""), other, column)
 
 
+def _take_model_asked_for(
+    texts: dict[str, pa.StringArray], attributes: Attributes, dialects: Dialects
+) -> None:
+    """Set the request's model where OpenInference has it among the call's parameters alone."""
+    rows, _ = attributes.first(
+        (
+            Source("llm.request.model_name", of=Dialect.OPENINFERENCE),
+            Source("llm.invocation_parameters", of=Dialect.OPENINFERENCE),
+        ),
+        dialects,
+    )
+    if (rows < 0).all():
+        return
+    encoded = attributes.texts(rows).dictionary_encode()
+    distinct = text_array([model_asked_for(text) for text in encoded.dictionary.to_pylist()])
+    texts["request_model"] = _either(distinct.take(encoded.indices), texts["request_model"])
+
+
 def _operations(
-    texts: dict[str, pa.StringArray], names: pa.StringArray, roots: Mask, dialects: Dialects
+    texts: dict[str, pa.StringArray],
+    names: pa.StringArray,
+    roots: Mask,
+    dialects: Dialects,
+    said: Mask,
 ) -> list[str]:
-    """Return what each span is, in the words of ``gen_ai.operation.name``."""
+    """Return what each span is, in the words of ``gen_ai.operation.name``.
+
+    Args:
+        texts: Text columns by name.
+        names: Names of the spans.
+        roots: Which spans are the outermost of their trace.
+        dialects: Producer of each span.
+        said: Of which spans the producer said what they are, be it none of these words.
+    """
     operations: list[str] = texts["operation"].to_pylist()
     # A chain of LangChain's is any step; the outermost one is the workflow.
     steps = ~roots & np.isin(dialects, (Dialect.OPENINFERENCE, Dialect.LANGSMITH))
@@ -164,13 +218,45 @@ def _operations(
         if operations[i] == semconv.OPERATION_INVOKE_WORKFLOW:
             operations[i] = ""
     # Conventions before 1.27 had no operation: a span with provider and model is a call.
-    silent, provider, model = (
-        _equal(texts[name], "") for name in ("operation", "provider", "request_model")
-    )
-    for i in np.flatnonzero(silent & ~provider & ~model).tolist():
+    provider, model = (_equal(texts[name], "") for name in ("provider", "request_model"))
+    for i in np.flatnonzero(~said & ~provider & ~model).tolist():
         word = names[i].as_py().partition(" ")[0]
         operations[i] = word if word in _OPERATIONS else semconv.OPERATION_CHAT
     return operations
+
+
+def _count_once(
+    operations: list[str],
+    ids: Ids,
+    texts: dict[str, pa.StringArray],
+    tokens: FloatArray,
+    repairs: Counter[str],
+) -> None:
+    """Take the operation from one of two spans that tell of the same call.
+
+    Two libraries that both trace a call (a framework and the client below it; Anthropic's
+    client, which traces itself, and an instrumentation of it) give one span inside the other.
+    The outer one stays, unless the inner one alone knows the tokens.
+    """
+    calls = np.flatnonzero([operation in _OPERATIONS for operation in operations])
+    spans, parents, traces = (
+        np.frombuffer(column.buffers()[1], np.uint64)
+        for column in (ids.span, ids.parent, ids.trace)
+    )
+    inner = calls[np.isin(parents[calls], spans[calls])]
+    if not len(inner):
+        return
+    outer_of = {int(spans[i]): i for i in calls.tolist()}
+    for i in inner.tolist():
+        outer = outer_of[int(parents[i])]
+        is_same = operations[i] == operations[outer] and all(
+            len({column[i].as_py(), column[outer].as_py()} - {""}) < 2
+            for column in (texts["response_id"], texts["request_model"])
+        )
+        if is_same and (traces[2 * i : 2 * i + 2] == traces[2 * outer : 2 * outer + 2]).all():
+            knows_more = np.isnan(tokens[outer]) and not np.isnan(tokens[i])
+            operations[outer if knows_more else i] = ""
+            repairs["call_told_twice"] += 1
 
 
 def _name_what_ran(
@@ -204,6 +290,9 @@ def _numbers(
     """Return tokens and time to first chunk, NaN where not sent or absurd."""
     out: dict[str, FloatArray] = {}
     for name, sources in NUMBERS.items():
+        if not attributes.has_any(sources):
+            out[name] = np.full(attributes.n_spans, np.nan)
+            continue
         rows, places = attributes.first(sources, dialects)
         factors = np.array([source.factor for source in sources])
         with np.errstate(over="ignore"):  # infinity is absurd too
@@ -218,6 +307,15 @@ def _numbers(
     for row, i in zip(rows.tolist(), attributes.owners(rows).tolist(), strict=True):
         for name, count in usage(attributes.text(row)).items():
             out[name][i] = count if 0 <= count <= ABSURD else np.nan
+    for key in _PROVIDERS_USAGE:
+        rows = attributes.rows_of(key)
+        for row, i in zip(rows.tolist(), attributes.owners(rows).tolist(), strict=True):
+            for name, count in usage(attributes.text(row)).items():
+                if np.isnan(out[name][i]):
+                    out[name][i] = count
+    rows = attributes.rows_of(semconv.GEN_AI_REQUEST_STREAM)
+    whole = rows[attributes.numbers(rows) == 0]  # OpenLIT: the first chunk is the answer
+    out["ttft_ns"][attributes.owners(whole)] = np.nan
     rows = attributes.rows_of("langfuse.observation.completion_start_time")
     for row, i in zip(rows.tolist(), attributes.owners(rows).tolist(), strict=True):
         at = instant_ns(attributes.text(row))
@@ -248,6 +346,7 @@ def _include_cached(
     for key in _COUNTS_IN_FULL:
         apart[attributes.owners(attributes.rows_of(key))] = False
     apart |= _equal(texts["token_semantics"], "exclusive")
+    apart &= ~_equal(texts["token_semantics"], "inclusive")
     inputs[apart] += cached[apart]
 
 

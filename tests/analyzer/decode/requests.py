@@ -105,15 +105,6 @@ def trace_requests(draw: st.DrawFn, *, distinct: bool) -> bytes:
     return request.SerializeToString()
 
 
-def varint(value: int) -> bytes:
-    """Write a number as protobuf does."""
-    out = b""
-    while value > 127:
-        out += bytes([value & 127 | 128])
-        value >>= 7
-    return out + bytes([value])
-
-
 def sample(seed: int) -> bytes:
     """Make a small request that has everything, without Hypothesis."""
     rnd = random.Random(seed)

@@ -17,9 +17,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from llmobs.analyzer.decode import check, decode_spans_upb
+from llmobs.analyzer.decode.values import varint
 from llmobs.errors import BadRequestError, TooLargeError
 from llmobs.records import Signal
-from tests.analyzer.decode.requests import sample, trace_requests, varint
+from tests.analyzer.decode.requests import sample, trace_requests
 
 RSS_BYTES = 1 if sys.platform == "darwin" else 1024
 NOW_NS = 1_795_000_000_000_000_000

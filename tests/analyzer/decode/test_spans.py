@@ -10,8 +10,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from llmobs.analyzer.decode import decode_spans, decode_spans_upb, is_warm
 from llmobs.analyzer.decode import spans as spans_module
+from llmobs.analyzer.decode.values import varint
 from llmobs.records import RawSpans
-from tests.analyzer.decode.requests import contents, sample, trace_requests, varint
+from tests.analyzer.decode.requests import contents, sample, trace_requests
 
 
 def scanned(requests: list[bytes]) -> RawSpans:

@@ -10,65 +10,6 @@ from hypothesis import strategies as st
 from llmobs.analyzer.normalize import messages
 
 texts = st.text(max_size=60)
-
-
-def message(role: str, *contents: str) -> dict[str, Any]:
-    return {"role": role, "parts": [{"type": "text", "content": text} for text in contents]}
-
-
-written = st.sampled_from(
-    [
-        {"separators": (",", ":"), "ensure_ascii": False},
-        {"separators": (",", ":"), "ensure_ascii": True},
-        {"ensure_ascii": False},
-        {"indent": 1},
-    ]
-)
-
-
-@given(
-    st.lists(
-        st.builds(message, st.sampled_from(["system", "user", "assistant", "tool"]), texts),
-        max_size=3,
-    ),
-    written,
-)
-def test_the_quick_way_reads_an_input_as_the_slow_one_does(
-    sent: list[dict[str, Any]], how: dict[str, Any]
-) -> None:
-    text = json.dumps(sent, **how)
-    quick = messages.quick_input(text)
-    read = messages.read_canonical(text)
-    assert read is not None
-    assert quick in (None, messages.input_texts(read))
-
-
-@given(texts, texts, written)
-def test_the_quick_way_is_taken_for_the_commonest_input(
-    system: str, user: str, how: dict[str, Any]
-) -> None:
-    text = json.dumps([message("system", system), message("user", user)], **how)
-    assert messages.quick_input(text) == (None if "indent" in how else (user, system, ""))
-
-
-@given(texts, st.sampled_from([{}, {"finish_reason": "stop"}]), written)
-def test_the_quick_way_reads_an_answer_as_the_slow_one_does(
-    answer: str, more: dict[str, str], how: dict[str, Any]
-) -> None:
-    text = json.dumps([message("assistant", answer) | more], **how)
-    read = messages.read_canonical(text)
-    assert read is not None
-    assert messages.output_text(read) == answer
-    assert messages.quick_output(text) == (None if "indent" in how else answer)
-
-
-@pytest.mark.parametrize("inside", ["\\", "\\x41", "\\ud83", "a\nb"])
-def test_the_quick_way_leaves_broken_json_alone(inside: str) -> None:
-    text = '[{"role":"user","parts":[{"type":"text","content":"' + inside + '"}]}]'
-    assert messages.quick_input(text) is None
-    assert messages.read_canonical(text) is None
-
-
 names = st.sampled_from(
     [
         "role",
@@ -131,7 +72,7 @@ def test_deep_json_is_taken_as_text(depth: int, begin: str, end: str) -> None:
 
 
 def test_many_messages_are_not_deep_ones() -> None:
-    sent = json.dumps([message("user", "hi")] * 200)
+    sent = json.dumps([{"role": "user", "content": "hi"}] * 200)
     assert len(messages.canonical(sent, "user")) == 200
 
 

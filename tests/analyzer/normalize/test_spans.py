@@ -91,6 +91,13 @@ def test_tokens_that_nobody_can_have_counted_are_null_and_counted() -> None:
     assert repairs == {"input_tokens": 1}
 
 
+def test_a_number_as_an_answer_is_a_text_too() -> None:
+    chat, tool = {"gen_ai.operation.name": "chat"}, {"gen_ai.operation.name": "execute_tool"}
+    assert row(chat | {"langfuse.observation.output": 42})["output_text"] == "42"
+    assert row(chat | {"traceloop.entity.input": True})["input_text"] == "true"
+    assert row(tool | {"gen_ai.tool.call.result": 1.5})["output_text"] == "1.5"
+
+
 def test_numbers_sent_as_text_are_read() -> None:
     got = row({"gen_ai.usage.input_tokens": "12", "gen_ai.usage.output_tokens": "many"})
     assert (got["input_tokens"], got["output_tokens"]) == (12, None)
@@ -268,3 +275,44 @@ def test_half_a_character_in_json_does_not_lose_the_span() -> None:
     sent = '[{"role": "user", "parts": [{"type": "text", "content": "a\\ud83d"}]}]'
     got = row({"gen_ai.operation.name": "chat", "gen_ai.input.messages": sent})
     assert got["input_text"] == "a?"
+
+
+CALL = {"gen_ai.operation.name": "chat", "gen_ai.usage.output_tokens": 3}
+UNKNOWN = {"gen_ai.operation.name": "chat"}
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "operations"),
+    [
+        ({"gen_ai.response.id": "r"}, {"gen_ai.response.id": "r"}, ["chat", ""]),
+        ({"gen_ai.response.id": "r"}, {}, ["chat", ""]),
+        ({}, {}, ["chat", ""]),
+        ({"gen_ai.response.id": "r"}, {"gen_ai.response.id": "other"}, ["chat", "chat"]),
+        ({"gen_ai.request.model": "a"}, {"gen_ai.request.model": "b"}, ["chat", "chat"]),
+        ({}, {"gen_ai.operation.name": "embeddings"}, ["chat", "embeddings"]),
+        ({"gen_ai.operation.name": "invoke_agent"}, {}, ["invoke_agent", "chat"]),
+    ],
+)
+def test_of_two_spans_of_one_call_one_is_counted(
+    outer: dict[str, Any], inner: dict[str, Any], operations: list[str]
+) -> None:
+    repairs: Counter[str] = Counter()
+    got = rows(
+        request(CALL | outer, span_id=b"o" * 8),
+        request(CALL | inner, span_id=b"i" * 8, parent_span_id=b"o" * 8),
+        repairs=repairs,
+    )
+    assert [r["operation"] for r in got] == operations
+    assert repairs["call_told_twice"] == operations.count("")
+
+
+def test_the_span_that_knows_the_tokens_is_counted() -> None:
+    outer = request(UNKNOWN, span_id=b"o" * 8)
+    inner = request(CALL, span_id=b"i" * 8, parent_span_id=b"o" * 8)
+    assert [r["operation"] for r in rows(inner, outer)] == ["chat", ""]
+
+
+def test_spans_of_another_trace_are_another_call() -> None:
+    outer = request(CALL, span_id=b"o" * 8)
+    inner = request(CALL, span_id=b"i" * 8, parent_span_id=b"o" * 8, trace_id=b"x" * 16)
+    assert [r["operation"] for r in rows(outer, inner)] == ["chat", "chat"]
