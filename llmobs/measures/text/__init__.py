@@ -1,20 +1,15 @@
 """Measures of texts: lists of texts in, arrays out. One pass over the words serves them all.
 
-``encoder.py`` cuts texts into words, ``features.py`` holds what follows from them, ``heads.py``
-and ``relevance.py`` judge by it; ``pii.py`` and ``language.py`` read the text itself.
-``train/`` makes the packaged weights.
+``encoder.py`` cuts texts into words (``words.py``), ``features.py`` holds what follows from them,
+``heads.py`` and ``relevance.py`` judge by it, all heads in one pass (``panel.py``); ``pii.py`` and
+``language.py`` read the text itself. ``kernels/`` has the compiled loops, ``train/`` makes the
+packaged weights.
 """
 
 from llmobs.measures.text.encoder import TextEncoder
 from llmobs.measures.text.features import TextFeatures
-from llmobs.measures.text.heads import (
-    Head,
-    Judgement,
-    injection,
-    load_head,
-    refusal,
-    toxicity,
-)
+from llmobs.measures.text.heads import Head, Judgement, load_head
+from llmobs.measures.text.judgements import injection, refusal, toxicity
 from llmobs.measures.text.language import LANGUAGE_VERSION, UNDETERMINED, language
 from llmobs.measures.text.pii import PII_VERSION, PiiSpan, pii
 from llmobs.measures.text.relevance import RelevanceModel, load_relevance, relevance
@@ -26,6 +21,7 @@ def warm() -> None:
     toxicity(text)
     relevance(text, text)
     language(text)
+    pii(text)
 
 
 __all__ = [

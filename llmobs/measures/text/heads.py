@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -11,21 +10,11 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-from scipy.special import expit
 
-from llmobs.measures.text.encoder import as_features, packaged, weights
 from llmobs.measures.text.features import N_BUCKETS, TextFeatures
+from llmobs.measures.text.packaged import packaged, weights
 
-__all__ = [
-    "Head",
-    "Judgement",
-    "Lexicon",
-    "injection",
-    "load_head",
-    "refusal",
-    "toxicity",
-    "worst_window",
-]
+__all__ = ["Head", "Judgement", "Lexicon", "load_head", "worst_window"]
 
 _Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -102,23 +91,11 @@ class Head:
     version: str = ""
 
     def judge(self, features: TextFeatures) -> Judgement:
-        """Return calibrated probabilities and what part of each text they rest on."""
-        if self.opening_words:
-            features = features.opening(self.opening_words)
-        logits = self.logits(features)
-        positions = np.full(len(features), -1, np.int64)
-        if np.isfinite(self.window_penalty):
-            windows, owners, starts = features.windows
-            if len(owners):
-                worst, which, counts = worst_window(self.logits(windows), owners)
-                rows = owners[which]
-                in_window = worst - self.window_penalty * np.log(counts)
-                as_whole = logits[rows] - self.whole_penalty
-                logits[rows] = np.maximum(in_window, as_whole)
-                positions[rows] = np.where(in_window > as_whole, starts[which], -1)
-        probabilities = expit(logits)
-        probabilities[features.n_words == 0] = np.nan
-        return Judgement(probabilities, positions)
+        """Return calibrated probabilities and what part of each text they rest on.
+
+        Heads of the encoder's panel read a batch together, when the first of them is asked.
+        """
+        return features.encoder.panel.judgement(self, features)
 
     def logits(self, features: TextFeatures) -> _Floats:
         """Return the plain linear score of every text, shape (n,), without windows."""
@@ -195,18 +172,3 @@ def load_head(name: str) -> Head:
         lexicon=lexicon,
         version=f"1+{zlib.crc32(packaged(f'{name}.safetensors')):08x}",
     )
-
-
-def toxicity(texts: Sequence[str] | TextFeatures) -> _Floats:
-    """Return how likely each text is toxic or hateful, shape (n,); NaN without a word."""
-    return load_head("toxicity").judge(as_features(texts)).probabilities
-
-
-def injection(texts: Sequence[str] | TextFeatures) -> _Floats:
-    """Return how likely each text is an injection or jailbreak, shape (n,); NaN without a word."""
-    return load_head("injection").judge(as_features(texts)).probabilities
-
-
-def refusal(texts: Sequence[str] | TextFeatures) -> _Floats:
-    """Return how likely each answer refuses in full or in part, shape (n,); NaN without a word."""
-    return load_head("refusal").judge(as_features(texts)).probabilities

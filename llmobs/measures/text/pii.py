@@ -12,9 +12,19 @@ import ipaddress
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import groupby
+from operator import itemgetter
+from string import ascii_lowercase
 from typing import Final, NamedTuple
+from unicodedata import normalize
 
+import numpy as np
+import numpy.typing as npt
 import phonenumbers
+
+from llmobs.measures.text.characters import runs
+from llmobs.measures.text.kernels.places import OTHER_LETTER, OTHER_MARK, find_places
 
 __all__ = ["PII_VERSION", "PiiSpan", "pii"]
 
@@ -111,21 +121,21 @@ _CONTEXT_CHARS: Final = 60
 _MIN_PHONE_DIGITS: Final = 8
 _MIN_LOCAL_DIGITS: Final = 6
 
-# Nearly every text ends at the gate: nothing in it has the least of what any kind needs. Each
-# pattern starts with what is rare in prose, so that the search jumps to it.
-_NUMBERS: Final = re.compile(r"\d(?:[\d .()/-]{5,}\d|\d(?<=[A-Za-z]\d\d)[ A-Za-z0-9]{11})")
+# Each kind asks first for the least that it needs. What these match has nothing around it that
+# counts, so blanking a part of a text never makes a match.
 _IPV6_LIKE: Final = re.compile(r":[0-9a-fA-F]{1,4}:")
-_AFTER_COLON: Final = re.compile(r":[0-9a-fA-F:]")
-# Behind the gate each kind asks in the same way for the least that it needs. What these match
-# has nothing around it that counts, so blanking a part of a text never makes a match.
 _IPV4_LIKE: Final = re.compile(r"\d\.\d{1,3}\.\d")
 _NINE_DIGITS: Final = re.compile(r"\d(?:[ -]?\d){8}")
-_SIX_APART: Final = re.compile(r"\d(?:[\Wx]{0,9}\d){5}")
+_TWELVE_DIGITS: Final = re.compile(r"\d(?:[ -]?\d){11}")
 _EIGHT_APART: Final = re.compile(r"\d(?:[\Wx]{0,9}\d){7}")
 _EXTENSION: Final = re.compile(
     r"(?i)\d\W{0,9}(?:\w?[x\uff58]\w{0,8}\W?n?|anexo|int|\uff49\uff4e\uff54|доб)\W{0,9}\d"
 )
-_LIKE_PHONE_SHAPE: Final = re.compile(r"\+|\(\d{2,5}\) ?\d|\d{2,4}[ .-]\d{2,4}[ .-]\d{3}|\d ?x\d")
+_LIKE_PHONE_SHAPE: Final = re.compile(
+    r"\+(?:[\Wx]{0,9}\d){8}|\(\d{2,5}\) ?\d|\d{2,4}[ .-]\d{2,4}[ .-]\d{3}|\d ?x\d"
+)
+_LABELS: Final = ("x", "\uff58", "int", "\uff49\uff4e\uff54", "доб")  # one in every `_EXTENSION`
+_AFTER_PLUS: Final = re.compile(r"\+\W{0,9}\d")
 _SECRET_MARKS: Final = (
     "sk-", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox",
     "AIza", "k_live_", "k_test_", "hf_", "npm_", "pypi-", "SG.", "eyJ",
@@ -136,25 +146,38 @@ _PHONE_WORDS: Final = (  # every match of the two patterns that tell a phone hol
     "whatsapp", "number is", "number:", "hotline", "ring", "sms", "answering at", "office",
     "home", "work",
 )  # fmt: skip
-_DIGIT: Final = re.compile(r"[0-9]")
 # Of a longer text the first and the last half of that many characters are read: what takes
 # half a second of one text must not take a minute of the next.
 _MAX_CHARS: Final = 131_072
 
+# What a pattern looks at around a place: context before it, and what comes before or behind the
+# digits of a number.
+_BEFORE: Final = _CONTEXT_CHARS + 16
+_BEHIND: Final = 16
+# No match reaches over such a space: the only one with a space that is not at a place is a time
+# behind its date.
+_EDGE: Final = re.compile(r"(?<!\d)\s")
 
-def _passes_gate(text: str) -> bool:
-    if "@" in text or "PRIVATE KEY" in text:
-        return True
-    if not _DIGIT.search(text):
-        return False
-    if _NUMBERS.search(text):
-        return True
-    # Behind a colon a number may be written in the rarer ways, too.
-    if _AFTER_COLON.search(text) and (_IPV6_LIKE.search(text) or _may_hold_number(text)):
-        return True
-    if _holds_any(text, _SECRET_MARKS):
-        return True
-    return _may_assign_secret(text) and bool(_ASSIGNED_SECRET.search(text))
+
+@cache
+def _folds() -> npt.NDArray[np.uint8]:
+    """Say what each character is read as by `find_places`; by the patterns' own classes."""
+    chars = "".join(map(chr, range(0x20000)))
+    folds = np.full(len(chars), OTHER_MARK, np.uint8)
+    for pattern, char in ((r"\w+", chr(OTHER_LETTER)), (r"\d+", "0"), (r"\s+", " ")):
+        for match in re.finditer(pattern, chars):
+            folds[match.start() : match.end()] = ord(char)
+    # Some letters beyond ASCII are cases of one in it.
+    for match in re.finditer("(?i)[a-z]", chars):
+        folds[match.start()] = next(
+            ord(char) for char in ascii_lowercase if re.match(char, match[0], re.IGNORECASE)
+        )
+    for label in ("ｘＸ", "ｉＩ", "ｎＮ", "ｔＴ", "дД"):  # of `_EXTENSION`
+        folds[list(map(ord, label))] = ord({"д": "x"}.get(label[0]) or normalize("NFKC", label[0]))
+    for code in range(0x80):
+        if not chr(code).isspace() and not chr(code).isalnum():
+            folds[code] = code
+    return folds
 
 
 def _holds_any(text: str, words: Sequence[str]) -> bool:
@@ -162,7 +185,10 @@ def _holds_any(text: str, words: Sequence[str]) -> bool:
 
 
 def _may_hold_number(text: str) -> bool:
-    return bool(_SIX_APART.search(text) or _EXTENSION.search(text))
+    """Tell whether there may be a card's or a phone's number in a text."""
+    if _TWELVE_DIGITS.search(text) or _may_hold_phone(text):
+        return True
+    return bool(_LOCAL_NUMBER.search(text)) and _may_tell_phone(text)
 
 
 def _may_assign_secret(text: str) -> bool:
@@ -170,11 +196,19 @@ def _may_assign_secret(text: str) -> bool:
 
 
 def _may_hold_phone(text: str) -> bool:
-    if not (_EIGHT_APART.search(text) or _EXTENSION.search(text)):
+    has_label = _holds_any(text.casefold(), _LABELS)
+    has_extension = has_label and bool(_EXTENSION.search(text))
+    if not (has_extension or _EIGHT_APART.search(text)):
         return False
-    if _LIKE_PHONE_SHAPE.search(text):
+    if _LIKE_PHONE_SHAPE.search(text) or (has_extension and _AFTER_PLUS.search(text)):
         return True
-    return _holds_any(text.casefold(), _PHONE_WORDS)
+    return _may_tell_phone(text)
+
+
+def _may_tell_phone(text: str) -> bool:
+    if not _holds_any(text.casefold(), _PHONE_WORDS):
+        return False
+    return bool(_TELLS_PHONE.search(text) or _TELLS_PHONE_AFTER.search(text))
 
 
 def pii(texts: Sequence[str]) -> list[list[PiiSpan]]:
@@ -185,16 +219,59 @@ def pii(texts: Sequence[str]) -> list[list[PiiSpan]]:
         text as given. Of a text longer than 131,072 characters the first and the last half of
         that many are read.
     """
-    return [_find_in_ends(text) if _passes_gate(text) else [] for text in texts]
+    found: list[list[PiiSpan]] = [[] for _ in texts]
+    parts = list(_parts(texts))
+    first = 0
+    for run in runs([part.text for part in parts]):
+        places = find_places(run.codes, run.ends, _folds()).tolist()
+        for number, group in groupby(places, itemgetter(0)):
+            row, text, shift = parts[first + number]
+            for start, end in _pieces(text, sorted(place[1:] for place in group)):
+                found[row] += [
+                    span._replace(start=span.start + shift + start, end=span.end + shift + start)
+                    for span in _find(text[start:end])
+                ]
+        first += len(run.ends)
+    return found
 
 
-def _find_in_ends(text: str) -> list[PiiSpan]:
-    if len(text) <= _MAX_CHARS:
-        return _find(text)
+class _Part(NamedTuple):
+    """What is read of a text: all, or one of its ends, and where that starts."""
+
+    row: int
+    text: str
+    start: int
+
+
+def _parts(texts: Sequence[str]) -> Iterator[_Part]:
     half = _MAX_CHARS // 2
-    shift = len(text) - half
-    last = [s._replace(start=s.start + shift, end=s.end + shift) for s in _find(text[shift:])]
-    return [*_find(text[:half]), *last]
+    for row, text in enumerate(texts):
+        if len(text) <= _MAX_CHARS:
+            yield _Part(row, text, 0)
+        else:
+            yield _Part(row, text[:half], 0)
+            yield _Part(row, text[-half:], len(text) - half)
+
+
+def _pieces(text: str, places: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
+    """Return the parts of a text in which all is found that is found in it.
+
+    Args:
+        text: The text.
+        places: (start, end) of what may be found, by start; matches may reach to the next space.
+    """
+    begun = done = 0
+    for place, end in places:
+        start = max(place - _BEFORE, 0)
+        while start > done and not _EDGE.match(text, start - 1):
+            start -= 1
+        if start > done:
+            if done:
+                yield begun, done
+            begun = start
+        edge = _EDGE.search(text, max(end + _BEHIND, done))
+        done = edge.start() if edge else len(text)
+    yield begun, done
 
 
 def _find(text: str) -> list[PiiSpan]:

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import safetensors.numpy
 from scipy.special import expit
 
-from llmobs.measures.text.encoder import as_features, packaged, weights
+from llmobs.measures.text.encoder import as_features
 from llmobs.measures.text.features import TextFeatures, unit_rows
-from llmobs.measures.text.kernels import overlaps
+from llmobs.measures.text.kernels.rows import overlaps
+from llmobs.measures.text.packaged import packaged, weights
 
 __all__ = ["RelevanceModel", "load_relevance", "relevance"]
 

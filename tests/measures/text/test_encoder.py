@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from llmobs.measures.text import TextEncoder, TextFeatures
-from llmobs.measures.text.encoder import packaged
+from llmobs.measures.text.packaged import packaged
 
 WORDS = (
     "hello", "World", "don't", "café", "naïve", "ΟΔΟΣ", "İstanbul", "東京", "日本語", "ignore-all",

@@ -49,4 +49,4 @@ def test_it_says_what_the_library_says() -> None:
     for text, code, confidence in zip(texts, *language(texts), strict=True):
         expected, share = theirs.classify(text[:200])
         if code != UNDETERMINED and expected != "pcm":
-            assert (code, confidence) == (expected, pytest.approx(share, abs=1e-6))
+            assert (code, confidence) == (expected, pytest.approx(share, abs=1e-4))

@@ -13,11 +13,12 @@ import numpy as np
 import safetensors.numpy
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types  # type: ignore[import-untyped]  # ships no types
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 from tokenizers import Tokenizer
 
-from llmobs.measures.text.encoder import TextEncoder, packaged, weights
+from llmobs.measures.text.encoder import TextEncoder
 from llmobs.measures.text.features import N_BUCKETS
+from llmobs.measures.text.packaged import packaged, weights
 from llmobs.measures.text.relevance import RelevanceModel, weighted_rows
 from llmobs.measures.text.train.corpora import Corpora, Example, digest, negatives, padded
 from llmobs.measures.text.train.fit import Task, fit_head, ngram_idf, profanity_lexicon

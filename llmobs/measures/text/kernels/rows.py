@@ -1,44 +1,20 @@
-"""The loops over words that arrays can't say: compiled, without a copy of the batch.
-
-A product of sparse matrices needs the matrix first: an index and a weight for every word of
-every window. These read words where they stand and write only what is asked for.
-"""
+"""Rows of vectors and counts, one a text, without a matrix of all occurrences before them."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["overlaps", "row_ngrams", "row_vectors", "walk"]
+from llmobs.measures.text.kernels.compiled import compiled
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+__all__ = ["overlaps", "row_ngrams", "row_vectors"]
+
 _Ints = npt.NDArray[np.int64]
 _Singles = npt.NDArray[np.float32]
 _Pieces = tuple[_Ints, _Ints, npt.NDArray[np.int32]]
 
 
-def _compiled(function: _Function) -> _Function:
-    """Compile; the machine code is kept where numba finds a place that can be written to.
-
-    Sums may be taken in another order than written, which is what lets them be vectorized.
-    """
-    compiler: Any = functools.partial(
-        numba.njit, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"}
-    )
-    loop: Any
-    try:
-        loop = compiler(cache=True)(function)
-    except RuntimeError:  # "cannot cache function: no locator available"
-        loop = compiler()(function)
-    return cast(_Function, loop)
-
-
-@_compiled
+@compiled
 def row_vectors(
     words: npt.NDArray[np.int32],
     offsets: _Ints,
@@ -53,7 +29,7 @@ def row_vectors(
         offsets: Row i is ``words[offsets[i]:offsets[i + 1]]``; shape (n + 1,).
         pieces: (first, count, flat): word w has ``flat[first[w]:first[w] + count[w]]``.
         vectors: Shape (n_vocabulary, n_dimensions).
-        weights: What each piece counts for, shape (n_vocabulary,); empty: all the same.
+        weights: What each piece counts for, shape (n_vocabulary,).
 
     Returns:
         Shape (n, n_dimensions); zeros for a row without a piece.
@@ -68,7 +44,7 @@ def row_vectors(
             for place in range(first[word], first[word] + count[word]):
                 piece = flat[place]
                 vector = vectors[piece]
-                weight = weights[piece] if len(weights) else np.float32(1)
+                weight = weights[piece]
                 for d in range(dimensions):
                     total[d] += weight * vector[d]
         square = np.float32(0)
@@ -81,7 +57,7 @@ def row_vectors(
     return out
 
 
-@_compiled
+@compiled
 def row_ngrams(
     words: npt.NDArray[np.int32],
     offsets: _Ints,
@@ -136,7 +112,7 @@ def row_ngrams(
     return values[:filled].copy(), buckets[:filled].copy(), ends
 
 
-@_compiled
+@compiled
 def overlaps(
     asked: npt.NDArray[np.int32],
     asked_offsets: _Ints,
@@ -183,51 +159,3 @@ def overlaps(
         if whole > 0:
             out[row] = shared / whole
     return out
-
-
-@_compiled
-def walk(
-    text: npt.NDArray[np.uint8],
-    next_move: npt.NDArray[np.uint32],
-    rows: npt.NDArray[np.uint16],
-    output: npt.NDArray[np.int32],
-    weights: _Singles,
-) -> tuple[_Singles, _Singles]:
-    """Run a text through a finite automaton and count what it emits.
-
-    Args:
-        text: Bytes.
-        next_move: From state s by byte b to ``next_move[256 * rows[s] + b]``.
-        rows: Row of every state.
-        output: Feature that a state emits; -1: none.
-        weights: Shape (n_features, n_classes).
-
-    Returns:
-        The count of every distinct feature in order of their first appearance, shape (n,), and
-        their weights, shape (n, n_classes).
-    """
-    features, counts = np.empty(len(text), np.int32), np.zeros(len(text), np.float32)
-    # A hash table of places in `features`, never more than half full.
-    mask = 1
-    while mask < 2 * len(text):
-        mask *= 2
-    places = np.full(mask, -1, np.int32)
-    mask -= 1
-    n, state = 0, np.int64(0)
-    for byte in text:
-        state = np.int64(next_move[256 * np.int64(rows[state]) + byte])
-        feature = output[state]
-        if feature >= 0:
-            slot = feature & mask
-            while places[slot] >= 0 and features[places[slot]] != feature:
-                slot = (slot + 1) & mask
-            if places[slot] < 0:
-                features[n], places[slot] = feature, n
-                n += 1
-            counts[places[slot]] += 1
-    found = np.empty((n, weights.shape[1]), np.float32)
-    for i in range(n):
-        row = weights[features[i]]
-        for k in range(len(row)):
-            found[i, k] = row[k]
-    return counts[:n], found
