@@ -91,21 +91,22 @@ def fill(
         )
         message = '[{"role":"%s","parts":[{"type":"text","content":"%s"}]}]'
         model = chance.choice(MODELS)
+        session = chance.randrange(5000)  # of one user of one tenant, in one feature
         texts = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "openai",
             "gen_ai.request.model": model,
             "gen_ai.response.model": model,
             "gen_ai.response.id": f"chatcmpl-{chance.getrandbits(64):x}",
-            "gen_ai.conversation.id": f"session-{chance.randrange(5000)}",
-            "user.id": f"user-{chance.randrange(800)}",
-            "llmobs.feature": chance.choice(("search", "support", "writer")),
+            "gen_ai.conversation.id": f"session-{session}",
+            "user.id": f"user-{session % 800}",
+            "llmobs.feature": ("search", "support", "writer")[session % 3],
             "gen_ai.input.messages": message % ("user", prose.take(n_asked)),
             "gen_ai.output.messages": message % ("assistant", prose.take(n_words - n_asked)),
             "server.address": "api.example.com",
             "openai.api.type": "chat_completions",
             "gen_ai.output.type": "text",
-            "app.tenant": f"tenant-{chance.randrange(40)}",
+            "app.tenant": f"tenant-{session % 40}",
             "app.build": "2026.11.24",
         }
         numbers = {

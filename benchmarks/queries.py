@@ -1,9 +1,10 @@
 """What the store's queries cost: ``python -m benchmarks.queries [--spans N] [--json]``.
 
-Fills a fresh embedded store with a day of generated traffic (12 models, 5 services, 8 features,
+Fills an embedded store with a day of generated traffic (12 models, 5 services, 8 features,
 sessions of about 5 calls, half a kilobyte of text a call) and asks what the page asks. CPU time
 of the whole process, all threads of the engine included: the time on the clock depends on who
-else is at work, CPU time hardly.
+else is at work, CPU time hardly. With ``--store`` the store is kept, and asked again next time
+without being filled.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,17 +54,18 @@ Ints = npt.NDArray[np.int64]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spans", type=int, default=1_000_000, help="Spans in the store")
+    parser.add_argument("--text-index", action="store_true", help="With an index of texts")
+    parser.add_argument("--store", type=Path, help="Folder of a store to keep")
     parser.add_argument("--json", action="store_true", help="Print one JSON object a line")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        store = open_store(f"chdb://{Path(folder) / 'store'}")
+        path = (arguments.store or Path(folder) / "store").absolute()
+        is_filled = path.exists()
+        store = open_store(f"chdb://{path}", text_index=arguments.text_index)
         try:
-            for row in (fill(store, arguments.spans), *ask(store)):
-                print(
-                    json.dumps(row)
-                    if arguments.json
-                    else "  ".join(f"{name}={value}" for name, value in row.items())
-                )
+            for row in chain(() if is_filled else (fill(store, arguments.spans),), ask(store)):
+                text = "  ".join(f"{name}={value}" for name, value in row.items())
+                print(json.dumps(row) if arguments.json else text, flush=True)
         finally:
             store.close()
 

@@ -20,6 +20,7 @@ def open_store(
     texts_days: int | None = None,
     rollups_days: int = 400,
     query_timeout_s: float = 15.0,
+    text_index: bool = False,
 ) -> ClickHouseStore:
     """Open the store, make its tables or bring them up to date.
 
@@ -29,8 +30,9 @@ def open_store(
     Args:
         url: ``chdb:///absolute/path`` for ClickHouse in process, or
             ``clickhouse://user:password@host:port/database`` for a server's HTTP port
-            (``clickhouses`` with TLS). Both run the same SQL through the same client; the
-            tests run on the embedded engine only.
+            (``clickhouses`` with TLS), and ``?cluster=NAME`` behind it for tables over a
+            cluster's shards and replicas. All run the same SQL through the same client;
+            ``docs/cluster.md`` says what of it was proven.
         memory_limit_bytes: What the embedded engine may take for all that it does; one
             query may take half of it.
         retention_days: How long spans, scores, events and metric points are kept after they
@@ -38,6 +40,9 @@ def open_store(
         texts_days: The same for prompts, answers and bodies; None: as long as their spans.
         rollups_days: The same for the minute roll-up, which knows no user and no text.
         query_timeout_s: After so long a query is given up with a `StoreError`.
+        text_index: Find texts by an index of their words: a search over a day takes from a
+            fiftieth to a quarter of the time, and short spans take twice the disk. It can be
+            switched at every start; results are the same.
 
     Raises:
         ConfigurationError: The URL is wrong.
@@ -47,7 +52,7 @@ def open_store(
     retention = Retention(retention_days, texts_days or retention_days, rollups_days)
     clients = Clients(url, memory_limit_bytes=memory_limit_bytes, query_timeout_s=query_timeout_s)
     try:
-        return ClickHouseStore(clients, retention)
+        return ClickHouseStore(clients, retention, text_index=text_index)
     except BaseException:
         clients.close()
         raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from llmobs.records import (
@@ -17,12 +19,63 @@ from llmobs.records import (
     SpanBatch,
 )
 
-__all__ = ["NOTHING", "Row", "State", "Store"]
+__all__ = [
+    "EXPORTED",
+    "NOTHING",
+    "Erased",
+    "ExportFile",
+    "Exported",
+    "Owner",
+    "Row",
+    "State",
+    "Store",
+]
 
 NOTHING: Final = -1
 """No segment's number."""
 
 Row: TypeAlias = dict[str, Any]
+Owner: TypeAlias = Literal["user", "session"]
+Exported: TypeAlias = Literal["spans", "scores", "events"]
+EXPORTED: Final[tuple[Exported, ...]] = ("spans", "scores", "events")
+"""What can be exported."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFile:
+    """What one file of an export holds: a table's rows of a day, or of the part of it asked for.
+
+    Attributes:
+        table: One of `EXPORTED`.
+        day: In UTC, by the span's start or the event's time.
+        n_rows: When it was asked for; more may come in.
+        since_ns: Begin of its part of the window.
+        until_ns: Its end, exclusive.
+    """
+
+    table: Exported
+    day: date
+    n_rows: int
+    since_ns: int
+    until_ns: int
+
+    @property
+    def name(self) -> str:
+        """Return ``<table>-<day>.parquet``."""
+        return f"{self.table}-{self.day}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What the store holds of an owner who is to be forgotten, for whoever keeps a part of it.
+
+    Attributes:
+        traces: Ids in hex.
+        texts: Beginnings of what was asked, of as many characters as were wanted.
+    """
+
+    traces: frozenset[str]
+    texts: frozenset[str]
 
 
 class Store(Protocol):
@@ -107,8 +160,9 @@ class Store(Protocol):
 
     # Named queries. `since_ns`/`until_ns` bound the span's start. Filters are exact, None is any.
     # A filter: service, environment, feature, provider, operation, model, agent, session_id,
-    # user_id, error ("1"), text (substring of input or output), flag (name of a failed score);
-    # another name is a ConfigurationError, and so is an unknown `by` or `order`.
+    # user_id, error ("1"), text (substring of input or output, capitals or not, with an index of
+    # texts or without), flag (name of a failed score); another name is a ConfigurationError, and
+    # so is an unknown `by` or `order`.
     # "calls" are spans of inference operations; "unpriced" are those that cost an unknown sum
     # (a failed call without usage costs none). Money and tokens are of spans that a provider
     # bills, None where no part of a sum is known. Money is USD, time is ms, ids are hex.
@@ -206,11 +260,50 @@ class Store(Protocol):
     def sizes(self) -> Row:
         """Return spans, scores, events, bytes_on_disk, bytes_a_span, oldest_ms, newest_ms."""
 
+    def health(self) -> Row:
+        """Return how the engine is.
+
+        Returns:
+            parts (the most that one partition of a table has; merges bring them together),
+            size_bytes on disk, merges and mutations (deletions) under way on the node asked.
+        """
+
+    def backlog(self, after: Cursor, sources: Collection[int] | None = None) -> Row:
+        """Return how much was stored behind `after`, of some sources or of all.
+
+        Returns:
+            n_segments, n_spans, oldest_s (seconds since the first of them was stored).
+        """
+
+    def export_files(
+        self, since_ns: int, until_ns: int, what: Sequence[Exported]
+    ) -> Sequence[ExportFile]:
+        """Return what an export of a window consists of: one file a table and day with rows."""
+
+    def export_parts(self, file: ExportFile) -> Iterator[bytes]:
+        """Return a file of an export as Parquet, piece by piece; it is whole with the last one."""
+
+    def note_erasure(self, owner: Owner, name: str, n_characters: int) -> Erased:
+        """Begin to forget a user or a session: from now on nothing of theirs comes in.
+
+        What began before now is neither stored nor read, wherever it comes from. Call
+        `delete_user` or `delete_session` next.
+
+        Args:
+            owner: What `name` is an id of.
+            name: Not empty.
+            n_characters: How much of a text counts.
+        """
+
     def delete_user(self, user_id: str) -> int:
-        """Delete the spans, scores and events of a user; return the number of spans."""
+        """Delete the spans, scores and events of a user; return the number of spans.
+
+        What names nobody in a trace of theirs goes with it. Only what is there is deleted;
+        see `note_erasure`.
+        """
 
     def delete_session(self, session_id: str) -> int:
-        """Delete the spans, scores and events of a session; return the number of spans."""
+        """Delete the spans, scores and events of a session; as `delete_user`."""
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -270,6 +363,9 @@ class State(Protocol):
 
     def finding(self, finding_id: str) -> Finding | None:
         """Return one finding."""
+
+    def forget(self, traces: Collection[str], texts: Collection[str]) -> int:
+        """Take these traces and texts out of findings; return how many findings had some."""
 
     def statuses(self) -> list[Row]:
         """Return the monitors' statuses as last committed (`MonitorStatus.to_json`)."""

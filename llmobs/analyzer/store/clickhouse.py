@@ -8,8 +8,9 @@ import logging
 import math
 import secrets
 import threading
+import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,9 +20,19 @@ import pyarrow.compute as pc
 
 from llmobs import semconv
 from llmobs.analyzer.store import queries
-from llmobs.analyzer.store.base import NOTHING, Row
+from llmobs.analyzer.store.base import (
+    EXPORTED,
+    NOTHING,
+    Erased,
+    Exported,
+    ExportFile,
+    Owner,
+    Row,
+)
 from llmobs.analyzer.store.clients import Clients, as_record
-from llmobs.analyzer.store.export import EXPORTED, Exported, export_parquet
+from llmobs.analyzer.store.erasure import Erasures, belongs, names, says, unowned_beside
+from llmobs.analyzer.store.export import export_files, export_parquet, parquet_parts
+from llmobs.analyzer.store.health import backlog, health
 from llmobs.analyzer.store.schema import (
     MINUTE_OF,
     ROLLUP_COLUMNS,
@@ -33,6 +44,8 @@ from llmobs.analyzer.store.schema import (
     migrate,
 )
 from llmobs.analyzer.store.seen import Seen, span_keys
+from llmobs.analyzer.store.texts import IndexedText, index_texts
+from llmobs.errors import ConfigurationError
 from llmobs.records import (
     EVENT_SCHEMA,
     SPAN_SCHEMA,
@@ -69,16 +82,22 @@ class ClickHouseStore:
     Args:
         clients: Connections to a database of this store's own.
         retention: How long rows are kept.
+        text_index: Whether texts have an index; see `texts`.
     """
 
-    def __init__(self, clients: Clients, retention: Retention) -> None:
+    def __init__(self, clients: Clients, retention: Retention, *, text_index: bool = False) -> None:
         self._clients = clients
         migrate(clients, retention)
+        index_texts(clients, text_index)
+        self._text_index = text_index
         # Appends and rebuilds of the roll-up: one at a time, or a minute is counted twice.
         self._writing = threading.Lock()
+        self._erasures = Erasures(clients)
         self._seen = Seen(_SEEN_CAPACITY)
         # By source that this process appends to:
         self._seen_until: dict[int, int] = {}  # spans of lower segments are in the window
+        # A part of the segment behind the last whole one may be stored.
+        self._doubtful: set[int] = set()
         # The last segment that is stored as a whole; replaced and never changed, for the readers.
         self._closed: Mapping[int, int] = {}
 
@@ -93,10 +112,20 @@ class ClickHouseStore:
         until: int = 0,
     ) -> int:
         """Store one segment; see `base.Store.append`."""
-        until = until or segment + 1
+        until, source = until or segment + 1, source_of(segment)
         with self._writing:
+            if segment < self._seen_until.get(source, 0):
+                # This process stored it and could not remove it from the log. Its spans are all
+                # known by now: counted again, it would be found to hold none.
+                return 0
+            # A power cut can bring back segments that were removed: they are counted again.
+            is_behind = segment <= self._closed.get(source, NOTHING)
+            replay = replay or is_behind or source in self._doubtful
+            self._doubtful.add(source)  # until this one is stored as a whole
             if replay:
-                self._finish_rebuild(source_of(segment))
+                self._finish_rebuild(source)
+            self._erasures.refresh()
+            spans, events = self._without_erased(spans, events)
             self._recall(segment)
             keys = span_keys(spans.table)
             new = self._seen.first_seen(keys)
@@ -108,8 +137,12 @@ class ClickHouseStore:
                 for name, part in rows.items():
                     self._insert(name, segment, part)
                 self._close_segment(segment, until, rows)
+            if self._clients.is_shared:
+                self._erase_late(segment, spans, events)
             self._seen.add(keys[new])
-            self._seen_until[source_of(segment)] = until
+            self._seen_until[source] = until
+            if not is_behind:
+                self._doubtful.discard(source)
         n_repeated = len(spans) - table.num_rows
         if n_repeated:
             logger.info("repeated spans left out", extra={"segment": segment, "n": n_repeated})
@@ -117,8 +150,9 @@ class ClickHouseStore:
 
     def position(self, source: int) -> int:
         """Return where a source goes on; see `base.Store.position`."""
-        (row,) = self._clients.ask(
-            """SELECT maxOrNull(until) AS until FROM segments
+        (row,) = self._clients.ask_everywhere(
+            "segments",
+            """SELECT maxOrNull(until) AS until FROM {table}
             WHERE seg >= {first:UInt64} AND seg < {end:UInt64}""",
             {"first": first_number(source), "end": first_number(source + 1)},
         )
@@ -140,6 +174,8 @@ class ClickHouseStore:
             for source in set(sources) - closed.keys():
                 self._finish_rebuild(source)
                 closed[source] = self._last("segments", source)
+                if self._has_behind(source, closed[source]):
+                    self._doubtful.add(source)
             self._closed = closed
 
     def read(self, after: Cursor, limit: int) -> tuple[SpanBatch, EventBatch, int]:
@@ -152,8 +188,9 @@ class ClickHouseStore:
         if behind.get(source, 0) <= 0:
             return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), NOTHING
         # A segment that was stored in part has no row here yet.
-        segments = self._clients.ask(
-            f"""SELECT seg, max(n_spans) AS n_spans FROM segments
+        segments = self._clients.ask_everywhere(
+            "segments",
+            f"""SELECT seg, max(n_spans) AS n_spans FROM {{table}}
             WHERE seg >= {{begin:UInt64}} AND seg < {{end:UInt64}} GROUP BY seg ORDER BY seg
             LIMIT {_READ_SEGMENTS}""",
             {
@@ -172,9 +209,10 @@ class ClickHouseStore:
         known = " OR ".join(
             f"(seg >= {first_number(source)} AND seg <= {last})" for source, last in after.items()
         )
-        marks = self._clients.ask(
-            f"""SELECT seg, max(n_spans) AS n_spans FROM scored WHERE NOT ({known or "0"})
-            GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}"""
+        marks = self._clients.ask_everywhere(
+            "scored",
+            f"""SELECT seg, max(n_spans) AS n_spans FROM {{table}} WHERE NOT ({known or "0"})
+            GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}""",
         )
         waiting = Counter(source_of(row["seg"]) for row in marks)
         if not waiting:
@@ -182,6 +220,7 @@ class ClickHouseStore:
         source, _ = waiting.most_common(1)[0]
         last = _cut([row for row in marks if source_of(row["seg"]) == source], limit)
         spans, events, last = self._read_to(last, after)
+        self._clients.settle("scores")
         rows = self._clients.columns(
             """SELECT trace_id, span_id, name, target, version, value, label, explanation
             FROM scores WHERE seg >= {begin:UInt64} AND seg <= {last:UInt64}""",
@@ -227,6 +266,10 @@ class ClickHouseStore:
             )
         if parts and (table := pa.concat_tables(parts)).num_rows:
             self._clients.insert("scores", table, f"scores-{segment}-{secrets.token_hex(8)}")
+            if self._clients.is_shared:
+                self._erasures.refresh()
+                late = self._erasures.spans(spans.table)
+                self._delete_rows("scores", spans.table.filter(pa.array(late)))
 
     def append_evaluations(self, segment: int, events: EventBatch) -> None:
         """Store what others judged; see `base.Store.append_evaluations`."""
@@ -258,23 +301,39 @@ class ClickHouseStore:
             bound = {"begin": begin, "end": first_number(source + 1)}
             self._delete("scores", "seg >= {begin:UInt64} AND seg < {end:UInt64}", bound)
 
+    def note_erasure(self, owner: Owner, name: str, n_characters: int) -> Erased:
+        """Begin to forget a user or a session; see `base.Store.note_erasure`."""
+        if not name:
+            raise ConfigurationError(f"the id of the {owner} is empty")
+        with self._writing:
+            self._erasures.note(owner, name, time.time_ns())
+        rows = self._clients.ask(
+            f"""SELECT DISTINCT lower(hex(trace_id)) AS trace,
+              substringUTF8(input_text, 1, {{n:UInt32}}) AS text
+            FROM spans WHERE {belongs(owner, "spans")}""",
+            {"id": name, "n": n_characters},
+        )
+        texts = frozenset(row["text"] for row in rows)
+        return Erased(frozenset(row["trace"] for row in rows), texts - {""})
+
     def delete_user(self, user_id: str) -> int:
         """Delete all that is stored of one user and return the number of spans.
 
         The minute roll-up is rebuilt: the user's calls no longer count.
         """
-        return self._delete_spans("user_id = {id:String}", user_id)
+        return self._delete_spans("user", user_id)
 
     def delete_session(self, session_id: str) -> int:
         """Delete all that is stored of one session and return the number of spans."""
-        return self._delete_spans("session_id = {id:String}", session_id)
+        return self._delete_spans("session", session_id)
 
     def overview(self, since_ns: int, until_ns: int, **filters: str | None) -> Row:
         """Return totals and breakdowns; see `base.Store.overview`."""
-        return queries.overview(self._clients.ask, since_ns, until_ns, filters)
+        return queries.overview(self._clients.ask, since_ns, until_ns, self._indexed(filters))
 
     def series(self, since_ns: int, until_ns: int, step_s: int, **filters: str | None) -> list[Row]:
         """Return one row a step; see `base.Store.series`."""
+        filters = self._indexed(filters)
         return queries.series(self._clients.ask, since_ns, until_ns, step_s, filters)
 
     def sessions(
@@ -286,6 +345,7 @@ class ClickHouseStore:
         **filters: str | None,
     ) -> list[Row]:
         """Return sessions; see `base.Store.sessions`."""
+        filters = self._indexed(filters)
         return queries.sessions(self._clients.ask, since_ns, until_ns, limit, order, filters)
 
     def session(self, session_id: str) -> Row | None:
@@ -296,6 +356,7 @@ class ClickHouseStore:
         self, since_ns: int, until_ns: int, limit: int = 100, **filters: str | None
     ) -> list[Row]:
         """Return the newest traces; see `base.Store.traces`."""
+        filters = self._indexed(filters)
         return queries.traces(self._clients.ask, since_ns, until_ns, limit, filters)
 
     def trace(self, trace_id: str) -> list[Row]:
@@ -316,7 +377,15 @@ class ClickHouseStore:
 
     def sizes(self) -> Row:
         """Return how much is stored; see `base.Store.sizes`."""
-        return queries.sizes(self._clients.ask)
+        return queries.sizes(self._clients.ask, self._clients.layout.parts)
+
+    def health(self) -> Row:
+        """Return how the engine is; see `base.Store.health`."""
+        return health(self._clients)
+
+    def backlog(self, after: Cursor, sources: Collection[int] | None = None) -> Row:
+        """Return what waits behind a cursor; see `base.Store.backlog`."""
+        return backlog(self._clients, after, sources)
 
     def export_parquet(
         self,
@@ -349,10 +418,26 @@ class ClickHouseStore:
         """
         return export_parquet(self._clients, folder, since_ns, until_ns, what)
 
+    def export_files(
+        self, since_ns: int, until_ns: int, what: Sequence[Exported]
+    ) -> list[ExportFile]:
+        """Return what an export consists of; see `base.Store.export_files`."""
+        return export_files(self._clients, since_ns, until_ns, what)
+
+    def export_parts(self, file: ExportFile) -> Iterator[bytes]:
+        """Return a file of an export; see `base.Store.export_parts`."""
+        return parquet_parts(self._clients, file)
+
     def close(self) -> None:
         """Let go of the engine and its directory."""
         with self._writing:
             self._clients.close()
+
+    def _indexed(self, filters: Mapping[str, str | None]) -> dict[str, str | None]:
+        text = filters.get("text")
+        if text is None or not self._text_index:
+            return dict(filters)
+        return {**filters, "text": IndexedText(text)}
 
     def _insert(self, table: str, segment: int, rows: pa.Table) -> None:
         n_blocks = max(1, -(-rows.nbytes // _BLOCK_BYTES))
@@ -371,12 +456,22 @@ class ClickHouseStore:
 
     def _last(self, table: str, source: int) -> int:
         """Return the last segment of a source in a table; below its first where there is none."""
-        (row,) = self._clients.ask(
-            f"SELECT maxOrNull(seg) AS seg FROM {table} "
+        (row,) = self._clients.ask_everywhere(
+            table,
+            "SELECT maxOrNull(seg) AS seg FROM {table} "
             "WHERE seg >= {begin:UInt64} AND seg < {end:UInt64}",
             {"begin": first_number(source), "end": first_number(source + 1)},
         )
         return first_number(source) - 1 if row["seg"] is None else int(row["seg"])
+
+    def _has_behind(self, source: int, last: int) -> bool:
+        """Return whether there are rows of segments behind the last whole one."""
+        bound = {"begin": last + 1, "end": first_number(source + 1)}
+        where = "seg >= {begin:UInt64} AND seg < {end:UInt64}"
+        return any(
+            self._clients.ask(f"SELECT seg FROM {table} WHERE {where} LIMIT 1", bound)
+            for table in ("spans", "events", "metric_points")
+        )
 
     def _close_segment(self, segment: int, until: int, rows: Mapping[str, pa.Table]) -> None:
         """Note that a segment is stored as a whole: from now on it is read."""
@@ -397,13 +492,18 @@ class ClickHouseStore:
 
     def _complete(self, segment: int, until: int, rows: Mapping[str, pa.Table]) -> None:
         """Bring a segment that may have been stored in part to what it should hold."""
-        (closed,) = self._clients.ask(
-            "SELECT count() > 0 AS yes FROM segments WHERE seg = {seg:UInt64}", {"seg": segment}
+        (closed,) = self._clients.ask_everywhere(
+            "segments",
+            "SELECT count() > 0 AS yes FROM {table} WHERE seg = {seg:UInt64}",
+            {"seg": segment},
         )
+        self._clients.settle(*rows)
         stored = {name: self._n_stored(name, segment) for name in rows}
         complete = all(stored[name] == table.num_rows for name, table in rows.items())
         if complete and closed["yes"]:
             return
+        if closed["yes"]:  # first, so that it is not taken for whole should this be cut off
+            self._delete("segments", "seg = {seg:UInt64}", {"seg": segment})
         for name, table in rows.items():
             if stored[name] == table.num_rows:
                 continue
@@ -412,10 +512,9 @@ class ClickHouseStore:
             self._insert(name, segment, table)
         # The view may have counted a part of it, all of it, or some of it twice.
         self._rebuild(source_of(segment), _minutes(rows["spans"]))
-        if closed["yes"]:
-            self._delete("segments", "seg = {seg:UInt64}", {"seg": segment})
         self._close_segment(segment, until, rows)
-        logger.warning("segment completed", extra={"segment": segment, "found": stored["spans"]})
+        if any(stored.values()):
+            logger.warning("segment completed", extra={"segment": segment, "found": stored})
 
     def _n_stored(self, table: str, segment: int) -> int:
         (row,) = self._clients.ask(
@@ -430,11 +529,13 @@ class ClickHouseStore:
         if until >= segment:
             return
         bound = {"from": until, "to": segment}
-        (start,) = self._clients.ask(
+        (start,) = self._clients.ask_everywhere(
+            "segments",
             f"""SELECT minIf(seg, later < {_SEEN_CAPACITY}) AS seg FROM (
-              SELECT seg, sum(n_spans) OVER (ORDER BY seg DESC) - n_spans AS later
-              FROM segments WHERE seg >= {{from:UInt64}} AND seg < {{to:UInt64}}
-              ORDER BY seg DESC LIMIT 1000000)""",
+              SELECT seg, sum(n) OVER (ORDER BY seg DESC) - n AS later FROM (
+                SELECT seg, max(n_spans) AS n FROM {{table}}
+                WHERE seg >= {{from:UInt64}} AND seg < {{to:UInt64}}
+                GROUP BY seg ORDER BY seg DESC LIMIT 1000000))""",
             bound,
         )
         ids = self._clients.columns(
@@ -448,11 +549,32 @@ class ClickHouseStore:
     def _read_to(self, last: int, after: Cursor) -> tuple[SpanBatch, EventBatch, int]:
         source = source_of(last)
         bound = {"begin": after.get(source, first_number(source) - 1) + 1, "last": last}
+        spans, events = self._spans_and_events(bound)
+        if self._clients.replicas_may_lag and self._lack_rows(spans, events, bound):
+            self._clients.settle("spans", "events")
+            # What lacks now was deleted.
+            spans, events = self._spans_and_events(bound)
+        # Who is to be forgotten is not scored and watched any more, deleted already or not.
+        self._erasures.refresh()
+        return *self._without_erased(SpanBatch(spans), EventBatch(events)), last
+
+    def _spans_and_events(self, bound: Mapping[str, int]) -> tuple[pa.Table, pa.Table]:
         return (
-            SpanBatch(self._records("spans", SPAN_SCHEMA, bound)),
-            EventBatch(self._records("events", EVENT_SCHEMA, bound)),
-            last,
+            self._records("spans", SPAN_SCHEMA, bound),
+            self._records("events", EVENT_SCHEMA, bound),
         )
+
+    def _lack_rows(self, spans: pa.Table, events: pa.Table, bound: Mapping[str, int]) -> bool:
+        """Return whether these are fewer than the segments had when they were stored."""
+        (stored,) = self._clients.ask_everywhere(
+            "segments",
+            """SELECT sum(spans) AS n_spans, sum(events) AS n_events FROM (
+              SELECT max(n_spans) AS spans, max(n_events) AS events FROM {table}
+              WHERE seg >= {begin:UInt64} AND seg <= {last:UInt64} GROUP BY seg)""",
+            bound,
+        )
+        n_spans, n_events = int(stored["n_spans"] or 0), int(stored["n_events"] or 0)
+        return bool(spans.num_rows < n_spans or events.num_rows < n_events)
 
     def _records(self, table: str, schema: pa.Schema, bound: Mapping[str, int]) -> pa.Table:
         names = ", ".join(field.name for field in schema if field.name != "ts_ns")
@@ -465,35 +587,72 @@ class ClickHouseStore:
         return as_record(rows, schema)
 
     def _delete(self, table: str, where: str, bound: Mapping[str, Any]) -> None:
-        self._clients.command(f"DELETE FROM {table} WHERE {where}", bound)
+        self._clients.command(self._clients.layout.delete(table, where), bound)
 
-    def _delete_spans(self, where: str, wanted: str) -> int:
-        bound = {"id": wanted}
+    def _delete_spans(self, owner: Owner, name: str) -> int:
+        bound = {"id": name}
+        if not name:
+            return 0
+        stored = self._clients.layout.stored("spans")
         with self._writing:
             found = self._clients.ask(
                 f"""SELECT {SOURCE_OF} AS source, {MINUTE_OF} AS minute, count() AS n
-                FROM spans WHERE {where} GROUP BY source, minute""",
+                FROM spans WHERE {belongs(owner, "spans")} GROUP BY source, minute""",
                 bound,
             )
-            if not wanted or not found:
-                return 0
             minutes: dict[int, list[int]] = {}
             for row in found:
                 minutes.setdefault(row["source"], []).append(row["minute"])
             for source, of_source in minutes.items():
                 self._note_stale(source, of_source)
-            for table in ("scores", "events"):
-                self._delete(
-                    table,
-                    f"(trace_id, span_id) IN (SELECT trace_id, span_id FROM spans WHERE {where})",
-                    bound,
-                )
-            self._delete("spans", where, bound)
+            if found:
+                of_them = f"SELECT trace_id, span_id FROM {stored} WHERE {belongs(owner, stored)}"
+                for table in ("scores", "events"):
+                    self._delete(table, f"(trace_id, span_id) IN ({of_them})", bound)
+                # What names nobody first: it is found by the others.
+                self._delete("spans", unowned_beside(owner, stored), bound)
+                self._delete("spans", names(owner), bound)
+            self._delete("events", says(owner), bound)
+            if owner == "session":
+                self._delete("scores", names(owner), bound)
             for source, of_source in minutes.items():
                 self._rebuild(source, of_source)
         n_spans = sum(int(row["n"]) for row in found)
         logger.info("spans deleted on request", extra={"n_spans": n_spans})
         return n_spans
+
+    def _without_erased(self, spans: SpanBatch, events: EventBatch) -> tuple[SpanBatch, EventBatch]:
+        gone, gone_events = self._erasures.spans(spans.table), self._erasures.events(events.table)
+        if not gone.any() and not gone_events.any():
+            return spans, events
+        logger.info(
+            "erased before it was stored or read",
+            extra={"n_spans": int(gone.sum()), "n_events": int(gone_events.sum())},
+        )
+        return (
+            SpanBatch(spans.table.filter(pa.array(~gone))),
+            EventBatch(events.table.filter(pa.array(~gone_events))),
+        )
+
+    def _erase_late(self, segment: int, spans: SpanBatch, events: EventBatch) -> None:
+        """Delete what another process was told to forget while this one stored it."""
+        self._erasures.refresh()
+        gone = spans.table.filter(pa.array(self._erasures.spans(spans.table)))
+        self._delete_rows("spans", gone)
+        self._rebuild(source_of(segment), _minutes(gone))
+        self._delete_rows(
+            "events", events.table.filter(pa.array(self._erasures.events(events.table)))
+        )
+
+    def _delete_rows(self, table: str, rows: pa.Table) -> None:
+        if not rows.num_rows:
+            return
+        columns = (rows.column(name).to_pylist() for name in ("trace_id", "span_id", "ts_ns"))
+        keys = [f"{trace.hex()}{span.hex()}{ts}" for trace, span, ts in zip(*columns, strict=True)]
+        key = (
+            "concat(lower(hex(trace_id)), lower(hex(span_id)), toString(toUnixTimestamp64Nano(ts)))"
+        )
+        self._delete(table, f"{key} IN (SELECT arrayJoin({{keys:Array(String)}}))", {"keys": keys})
 
     def _rebuild(self, source: int, minutes: Sequence[int]) -> None:
         """Count the roll-up of a source's minutes again, from spans."""
@@ -515,6 +674,7 @@ class ClickHouseStore:
             AND intDiv(toInt64(minute), 60) IN {stale}""",
             bound,
         )
+        self._clients.settle("spans")
         self._clients.command(
             f"""INSERT INTO minutes ({ROLLUP_COLUMNS}) {ROLLUP_SELECT}
             WHERE {SOURCE_OF} = {{source:UInt16}}
@@ -522,6 +682,8 @@ class ClickHouseStore:
               AND {MINUTE_OF} <= {{last:Int64}} AND {MINUTE_OF} IN {stale}
             {ROLLUP_GROUPS}""",
             bound,
+            # Without one, a shard would leave out what it was sent before, deleted or not.
+            token=secrets.token_hex(8),
         )
         self._delete("stale_minutes", "source = {source:UInt16}", bound)
 
@@ -535,10 +697,15 @@ class ClickHouseStore:
         self._clients.insert("stale_minutes", table, secrets.token_hex(8))
 
     def _finish_rebuild(self, source: int) -> None:
-        rows = self._clients.ask(
-            "SELECT DISTINCT minute FROM stale_minutes WHERE source = {source:UInt16}",
+        rows = self._clients.ask_everywhere(
+            "stale_minutes",
+            "SELECT DISTINCT minute FROM {table} WHERE source = {source:UInt16}",
             {"source": source},
         )
+        if rows:
+            # The engine goes on by itself with a deletion that was cut off, and rows are there
+            # until it has: one of nothing waits for those before it.
+            self._delete("spans", "0", {})
         self._rebuild(source, [row["minute"] for row in rows])
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import clickhouse_connect
 import pyarrow as pa
@@ -16,6 +16,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from llmobs.analyzer.store.base import Row
+from llmobs.analyzer.store.cluster import Cluster, Layout, OneServer
 from llmobs.errors import ConfigurationError, StoreError
 
 __all__ = ["Clients", "as_record"]
@@ -40,6 +41,8 @@ _WRITE_SETTINGS: Final = {
     "max_insert_threads": 1,
     "lightweight_deletes_sync": 2,
     "mutations_sync": 2,
+    # A server may hold small inserts back, to join them with those of others.
+    "async_insert": 0,
 }
 
 
@@ -51,7 +54,8 @@ class Clients:
     """All connections to one database.
 
     Args:
-        url: ``chdb:///absolute/path`` or ``clickhouse://user:password@host:port/database``.
+        url: ``chdb:///absolute/path`` or ``clickhouse://user:password@host:port/database``,
+            with ``?cluster=NAME`` for tables over all its shards and replicas.
         memory_limit_bytes: What the embedded engine may take in all; a query gets half of it.
         query_timeout_s: After so long a question is given up.
 
@@ -62,7 +66,9 @@ class Clients:
 
     def __init__(self, url: str, *, memory_limit_bytes: int, query_timeout_s: float) -> None:
         self._target = _target(url, memory_limit_bytes)
+        self.layout = _layout(url)
         self._read_settings = {
+            **self.layout.read_settings,
             "max_execution_time": math.ceil(query_timeout_s),
             "max_memory_usage": memory_limit_bytes // 2,
             # A column's name means the column, also where the same name is given to a sum.
@@ -72,9 +78,19 @@ class Clients:
         self._query_timeout_s = query_timeout_s
         self._closed = False
         self._readers: queue.LifoQueue[Client] = queue.LifoQueue()
-        self._writer = self._connect(_WRITE_SETTINGS)
+        self._writer = self._connect({**_WRITE_SETTINGS, **self.layout.write_settings})
         for _ in range(_N_READERS):
             self._readers.put(self._connect(self._read_settings))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may write into the same tables."""
+        return str(self._target["interface"]) != "chdb"
+
+    @property
+    def replicas_may_lag(self) -> bool:
+        """Whether a question may miss what was acknowledged a moment ago; see `settle`."""
+        return isinstance(self.layout, Cluster)
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         """Insert rows; on return they are on disk.
@@ -87,10 +103,19 @@ class Clients:
         with self._in_our_words("insert"):
             self._writer.insert_arrow(table, rows, settings={"insert_deduplication_token": token})
 
-    def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
-        """Run a statement that changes something and wait until it is done."""
+    def command(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, *, token: str = ""
+    ) -> None:
+        """Run a statement that changes something and wait until it is done.
+
+        Args:
+            sql: The statement.
+            parameters: Bound to it.
+            token: Of one that inserts what it selects, as in `insert`.
+        """
+        settings = {"insert_deduplication_token": token} if token else None
         with self._in_our_words("change"):
-            self._writer.command(sql, parameters=dict(parameters or {}))
+            self._writer.command(sql, parameters=dict(parameters or {}), settings=settings)
 
     def ask(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """Return a query's rows as JSON values, NaN as None."""
@@ -101,6 +126,25 @@ class Clients:
             {name: _plain(value) for name, value in zip(names, row, strict=True)}
             for row in result.result_rows
         ]
+
+    def ask_everywhere(
+        self, table: str, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> list[Row]:
+        """Return a query's rows as `ask` does, over a small table's rows on all nodes that are up.
+
+        Args:
+            table: One that is whole on every node.
+            sql: With ``{table}`` after FROM. A row may count more than once.
+            parameters: Bound to it.
+        """
+        sql = sql.replace("{table}", self.layout.everywhere(table))
+        return self.ask(f"{sql} SETTINGS skip_unavailable_shards = 1", parameters)
+
+    def settle(self, *tables: str) -> None:
+        """Wait until what was acknowledged can be asked for, whoever inserted it."""
+        for table in tables:
+            if statement := self.layout.settle(table):
+                self.command(statement)
 
     def columns(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Return a query's rows as an Arrow table."""
@@ -156,6 +200,8 @@ def _target(url: str, memory_limit_bytes: int) -> dict[str, Any]:
             raise ConfigurationError(
                 f"store URL {url!r} needs an absolute path after chdb://, as in chdb:///var/llmobs"
             )
+        if parts.query:
+            raise ConfigurationError(f"store URL {url!r} has a query; chdb:// takes none")
         options = {**_CACHES, "max_server_memory_usage": memory_limit_bytes}
         return {"interface": "chdb", "path": parts.path, "chdb_options": options}
     if parts.scheme in {"clickhouse", "clickhouses"} and parts.hostname:
@@ -164,9 +210,9 @@ def _target(url: str, memory_limit_bytes: int) -> dict[str, Any]:
             "interface": "https" if secure else "http",
             "host": parts.hostname,
             "port": parts.port or (8443 if secure else 8123),
-            "username": parts.username or "default",
-            "password": parts.password or "",
-            "database": parts.path.strip("/") or "default",
+            "username": unquote(parts.username or "default"),
+            "password": unquote(parts.password or ""),
+            "database": _database(url),
             # The server refuses parallel questions of one session.
             "autogenerate_session_id": False,
         }
@@ -174,6 +220,21 @@ def _target(url: str, memory_limit_bytes: int) -> dict[str, Any]:
         f"store URL of scheme {parts.scheme!r} is not known; "
         "use chdb:///path or clickhouse://user:password@host:port/database"
     )
+
+
+def _database(url: str) -> str:
+    return unquote(urlsplit(url).path.strip("/")) or "default"
+
+
+def _layout(url: str) -> Layout:
+    query = parse_qs(urlsplit(url).query, keep_blank_values=True)
+    clusters = query.pop("cluster", None)
+    if query or (clusters and len(clusters) > 1):
+        raise ConfigurationError(
+            f"store URL has {', '.join(sorted(query)) or 'two clusters'} after the '?'; "
+            "it takes cluster=NAME alone"
+        )
+    return OneServer() if clusters is None else Cluster(clusters[0], _database(url))
 
 
 def as_record(rows: pa.Table, schema: pa.Schema) -> pa.Table:

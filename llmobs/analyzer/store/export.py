@@ -4,24 +4,25 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import date
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llmobs.analyzer.store.base import Exported, ExportFile
 from llmobs.analyzer.store.clients import Clients, as_record
 from llmobs.analyzer.store.schema import SCORE_SCHEMA
 from llmobs.errors import ConfigurationError, StoreError
 from llmobs.records import EVENT_SCHEMA, SPAN_SCHEMA
 
-__all__ = ["EXPORTED", "Exported", "export_parquet"]
-
-Exported: TypeAlias = Literal["spans", "scores", "events"]
+__all__ = ["export_files", "export_parquet", "parquet_parts"]
 
 _DAY_NS: Final = 86_400_000_000_000
+_DAY_ZERO: Final = date(1970, 1, 1).toordinal()
 # About a row group; it is in memory a few times over.
 _GROUP_BYTES: Final = 32 << 20
 _FIRST_ROWS: Final = 4096
@@ -39,53 +40,96 @@ _TABLES: Final[dict[str, pa.Schema]] = {
     "scores": _SCORES,
     "events": EVENT_SCHEMA,
 }
-EXPORTED: Final[tuple[Exported, ...]] = ("spans", "scores", "events")
-"""What can be exported."""
+
+
+def export_files(
+    clients: Clients, since_ns: int, until_ns: int, what: Sequence[Exported]
+) -> list[ExportFile]:
+    """Return the files of an export, one a table and day that has rows.
+
+    Raises:
+        ConfigurationError: There is no such table to export.
+    """
+    unknown = sorted(set(what) - set(_TABLES))
+    if unknown:
+        raise ConfigurationError(f"can't export {unknown[0]!r}; use {', '.join(_TABLES)}")
+    # The days that have rows: a window may be longer than anyone lives.
+    return [
+        ExportFile(
+            table=table,
+            day=date.fromordinal(_DAY_ZERO + row["day"]),
+            n_rows=row["n"],
+            since_ns=max(since_ns, row["day"] * _DAY_NS),
+            until_ns=min(until_ns, (row["day"] + 1) * _DAY_NS),
+        )
+        for table in what
+        for row in clients.ask(
+            f"""SELECT intDiv(toUnixTimestamp64Nano(ts), {_DAY_NS}) AS day, count() AS n
+            FROM {table} WHERE {_WINDOW} GROUP BY day ORDER BY day""",
+            {"since": since_ns, "until": until_ns},
+        )
+    ]
+
+
+def parquet_parts(clients: Clients, file: ExportFile) -> Iterator[bytes]:
+    """Write a file piece by piece: one row group is in memory at a time."""
+    sink = _Parts()
+    with pq.ParquetWriter(sink, _TABLES[file.table], compression="zstd") as writer:
+        for group in _row_groups(clients, file.table, file.since_ns, file.until_ns):
+            writer.write_table(group, row_group_size=max(group.num_rows, 1))
+            yield sink.take()
+    yield sink.take()
+
+
+class _Parts(io.RawIOBase):
+    """A file that is written from begin to end, and taken away meanwhile."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._end = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, part: object) -> int:
+        content = bytes(cast(bytes, part))
+        self._parts.append(content)
+        self._end += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._end
+
+    def take(self) -> bytes:
+        """Return what was written since the last time."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
 
 
 def export_parquet(
     clients: Clients, folder: Path, since_ns: int, until_ns: int, what: Sequence[Exported]
 ) -> dict[str, int]:
-    """Write one file a table and day; see `ClickHouseStore.export_parquet`."""
-    unknown = sorted(set(what) - set(_TABLES))
-    if unknown:
-        raise ConfigurationError(f"can't export {unknown[0]!r}; use {', '.join(_TABLES)}")
+    """Write the files of an export; see `ClickHouseStore.export_parquet`."""
+    files = export_files(clients, since_ns, until_ns, what)
+    n_rows: dict[str, int] = dict.fromkeys(what, 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return {name: _export_table(clients, name, folder, since_ns, until_ns) for name in what}
+        for file in files:
+            n_rows[file.table] += _write_file(clients, file, folder)
     except OSError as error:
         raise StoreError(f"the export to {str(folder)!r} failed: {error}") from error
-
-
-def _export_table(clients: Clients, name: str, folder: Path, since_ns: int, until_ns: int) -> int:
-    n_rows = 0
-    for day in _days(clients, name, since_ns, until_ns):
-        bounds = max(since_ns, day * _DAY_NS), min(until_ns, (day + 1) * _DAY_NS)
-        date = datetime.fromtimestamp(day * 86_400, UTC).date()
-        n_rows += _export_day(clients, name, folder / f"{name}-{date}.parquet", *bounds)
     return n_rows
 
 
-def _days(clients: Clients, name: str, since_ns: int, until_ns: int) -> list[int]:
-    """Return the days since 1970 that have rows: a window may be longer than anyone lives."""
-    rows = clients.ask(
-        f"""SELECT DISTINCT intDiv(toUnixTimestamp64Nano(ts), {_DAY_NS}) AS day
-        FROM {name} WHERE {_WINDOW} ORDER BY day""",
-        {"since": since_ns, "until": until_ns},
-    )
-    return [row["day"] for row in rows]
-
-
-def _export_day(clients: Clients, name: str, path: Path, since_ns: int, until_ns: int) -> int:
+def _write_file(clients: Clients, file: ExportFile, folder: Path) -> int:
     """Write one file, which has its name only once it is whole; return its number of rows."""
-    partial = path.with_name(path.name + ".part")
-    n_rows = 0
+    partial = folder / f"{file.name}.part"
     try:
-        with pq.ParquetWriter(partial, _TABLES[name], compression="zstd") as writer:
-            for group in _row_groups(clients, name, since_ns, until_ns):
-                writer.write_table(group, row_group_size=max(group.num_rows, 1))
-                n_rows += group.num_rows
-        partial.replace(path)
+        with partial.open("wb") as sink:
+            for part in parquet_parts(clients, file):
+                sink.write(part)
+        n_rows = int(pq.read_metadata(partial).num_rows)
+        partial.replace(folder / file.name)
     finally:
         partial.unlink(missing_ok=True)
     return n_rows

@@ -17,6 +17,8 @@ from typing import Any, Final, TypeAlias
 
 from llmobs.analyzer.store.base import Row
 from llmobs.analyzer.store.schema import (
+    FAILURE,
+    HOUR_OF,
     INFERENCE,
     MODEL,
     MODEL_CALL,
@@ -26,6 +28,7 @@ from llmobs.analyzer.store.schema import (
     ROLLUP_SELECT,
     UNPRICED,
 )
+from llmobs.analyzer.store.texts import NEAR, IndexedText
 from llmobs.errors import ConfigurationError
 from llmobs.records import SPAN_SCHEMA
 
@@ -47,6 +50,7 @@ Ask: TypeAlias = Callable[[str, Mapping[str, Any]], list[Row]]
 """Runs SQL with bound parameters and returns its rows."""
 
 _MINUTE_NS: Final = 60_000_000_000
+_HOUR_NS: Final = 3_600_000_000_000
 _DAY_NS: Final = 86_400_000_000_000
 _MAX_NS: Final = 2**63 - 1
 # An evaluation carries the clock of whoever judged; an hour is more than clocks differ.
@@ -54,7 +58,7 @@ _CLOCK_SKEW_NS: Final = 3_600_000_000_000
 _MAX_LIMIT: Final = 10_000
 _MAX_STEPS: Final = 20_000
 _TEXT_LENGTH: Final = 200
-# The newest traces are looked for in the last 512th of the window first, then in the last 64th …
+# The newest are looked for in the last 512th of the window first, then in the last 64th …
 _NARROWER: Final = (512, 64, 8, 1)
 
 _FILTERS: Final = {
@@ -74,10 +78,13 @@ _FILTERS: Final = {
     " WHERE name = {flag:String} AND label = 'fail' AND {window})",
 }
 _IN_MINUTES: Final = frozenset(
-    {"service", "environment", "feature", "provider", "operation", "model"}
+    {"service", "environment", "feature", "provider", "operation", "model", "error"}
 )
 """Filters that the minute roll-up can answer."""
+_IN_HOURS: Final = frozenset({"service", "environment", "feature", "session_id", "user_id"})
+"""Filters that the hours of sessions can answer; each is the name of a column."""
 _IN_SCORES: Final = frozenset({"service", "environment", "feature", "session_id"})
+_IN_SCORE_HOURS: Final = frozenset({"service", "environment", "feature"})
 
 _GROUPS: Final = {
     "service": "service",
@@ -110,7 +117,7 @@ _TOTALS: Final = f"""
   sumIf(weight * cost_usd, {MODEL_CALL}) AS sum_cost"""
 _TOTALS_OF_MINUTES: Final = f"""
   sumIf(n_spans, {INFERENCE}) AS calls,
-  sumIf(n_errors, {INFERENCE}) AS errors,
+  sumIf(n_spans, {INFERENCE} AND failure != '') AS errors,
   sumIf(cost, {MODEL_CALL}) AS cost_usd,
   sum(n_unpriced) AS unpriced_calls,
   sumIf(n_input, {MODEL_CALL}) AS input_tokens,
@@ -177,7 +184,9 @@ class _Source:
         """Say in the source's columns what is said in those of spans."""
         if not self.rolled:
             return expression
-        return expression.replace(MODEL, "request_model").replace("(ts,", "(minute,")
+        for of_spans, of_minutes in ((MODEL, "request_model"), (FAILURE, "failure")):
+            expression = expression.replace(of_spans, of_minutes)
+        return expression.replace("(ts,", "(minute,")
 
 
 def _source(
@@ -189,7 +198,9 @@ def _source(
     first, last = -(-bound["since"] // _MINUTE_NS), bound["until"] // _MINUTE_NS
     if not rollup or first >= last or not given <= _IN_MINUTES:
         return _Source(False, f"spans WHERE {where}", bound)
-    condition = _conditions(filters)[0].replace(MODEL, "request_model")
+    condition = _conditions(filters)[0]
+    for of_spans, of_minutes in ((MODEL, "request_model"), ("status = 2", "failure != ''")):
+        condition = condition.replace(of_spans, of_minutes)
     minutes = _MINUTES.replace("{window}", _WINDOW)
     return _Source(True, f"{minutes} WHERE {condition}", {**bound, "first": first, "last": last})
 
@@ -214,7 +225,7 @@ def overview(ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str |
         "by_model": by["model"],
         "by_feature": by["feature"],
         "by_service": by["service"],
-        "by_error": _errors(ask, since_ns, until_ns, filters) if totals["errors"] else [],
+        "by_error": [each for each in by["failure"] if each["name"] and each["errors"]],
         "scores": _score_totals(ask, since_ns, until_ns, filters),
     }
 
@@ -267,11 +278,20 @@ _NO_CALLS: Final[Row] = {
     "output_tokens": None,
     "durations": (None, None, None),
 }
+# Every sum of `session_hours`; the engine reads those alone that are used.
+_HOUR_SUMS: Final = f"""min(ts) AS first, max(ts) AS last,
+  sumIf(weight, {INFERENCE}) AS calls,
+  sumIf(weight, {INFERENCE} AND status = 2) AS errors,
+  countIf({MODEL_CALL}) AS n_billed,
+  sumIf(weight * cost_usd, {MODEL_CALL}) AS cost_usd,
+  sumIf(weight, {UNPRICED}) AS unpriced_calls,
+  sumIf(weight * input_tokens, {MODEL_CALL}) AS input_tokens,
+  sumIf(weight * output_tokens, {MODEL_CALL}) AS output_tokens"""
 _SESSION_ORDERS: Final = {
-    "last": "max(toUnixTimestamp64Nano(ts) + duration_ns)",
-    "cost": f"ifNull(sumIf(weight * cost_usd, {MODEL_CALL}), -1)",
-    "calls": f"sumIf(weight, {INFERENCE})",
-    "errors": f"sumIf(weight, {INFERENCE} AND status = 2)",
+    "last": "max(last)",
+    "cost": "ifNull(sum(cost_usd), -1)",
+    "calls": "sum(calls)",
+    "errors": "sum(errors)",
 }
 
 
@@ -291,28 +311,55 @@ def sessions(
         raise ConfigurationError(
             f"sessions have no order {order!r}; use one of {', '.join(_SESSION_ORDERS)}"
         )
-    where, bound = _where(since_ns, until_ns, {})
-    if any(value is not None for value in filters.values()):
-        # A filter chooses sessions; their totals are of the whole session all the same.
-        chosen, chosen_bound = _where(since_ns, until_ns, filters)
-        where += f" AND session_id IN (SELECT session_id FROM spans WHERE {chosen})"
-        bound |= chosen_bound
-    found = ask(
-        f"""SELECT session_id AS id, min(toUnixTimestamp64Nano(ts)) AS first_ns
-        FROM spans WHERE session_id != '' AND {where}
-        GROUP BY session_id ORDER BY {_SESSION_ORDERS[order]} DESC, session_id
-        LIMIT {{limit:UInt32}}""",
-        {**bound, "limit": _limit(limit)},
-    )
+    limit = _limit(limit)
+    found: list[Row] = []
+    is_narrowed = order == "last" and all(value is None for value in filters.values())
+    for narrower in _NARROWER if is_narrowed else (1,):
+        start_ns = until_ns - (until_ns - since_ns) // narrower
+        found = _find_sessions(ask, (start_ns, until_ns), limit, order, filters)
+        if len(found) >= limit:
+            break
     if not found:
         return []
-    first_ns = min(row["first_ns"] for row in found)
-    where, bound = _where(first_ns, until_ns, {})
-    where += " AND session_id IN (SELECT arrayJoin({ids:Array(String)}))"
-    rows = _sessions(ask, where, {**bound, "ids": [row["id"] for row in found]})
+    ids = [row["id"] for row in found]
+    where, bound = _where(_first_ns(ask, ids, since_ns, until_ns), until_ns, {})
+    where += " AND session_id IN {ids:Array(String)}"
+    rows = _sessions(ask, where, {**bound, "ids": ids})
     row_of = {row["session_id"]: row for row in rows}
     # A session that was deleted between the two questions is left out.
     return [row_of[row["id"]] for row in found if row["id"] in row_of]
+
+
+def _find_sessions(
+    ask: Ask, window: tuple[int, int], limit: int, order: str, filters: Mapping[str, str | None]
+) -> list[Row]:
+    """Return the ids of sessions, first things first."""
+    keys = "session_id AS id"
+    rows, bound = _in_hours("spans", keys, _HOUR_SUMS, window, {}, _IN_HOURS)
+    chosen = ""
+    if any(value is not None for value in filters.values()):
+        # A filter chooses sessions; their totals are of the whole session all the same.
+        fitting, of_filters = _in_hours("spans", keys, "", window, filters, _IN_HOURS)
+        chosen = f"AND id IN (SELECT id FROM {fitting})"
+        bound |= of_filters
+    return ask(
+        f"""SELECT id FROM {rows} WHERE id != '' {chosen}
+        GROUP BY id ORDER BY {_SESSION_ORDERS[order]} DESC, id LIMIT {{limit:UInt32}}""",
+        {**bound, "limit": limit},
+    )
+
+
+def _first_ns(ask: Ask, ids: Sequence[str], since_ns: int, until_ns: int) -> int:
+    """Return when the first of some sessions began within a window."""
+    rows, bound = _in_hours(
+        "spans", "session_id AS id", _HOUR_SUMS, (since_ns, until_ns), {}, _IN_HOURS
+    )
+    (row,) = ask(
+        f"""SELECT toUnixTimestamp64Nano(min(first)) AS first_ns
+        FROM {rows} WHERE id IN {{ids:Array(String)}}""",
+        {**bound, "ids": ids},
+    )
+    return int(row["first_ns"])
 
 
 def session(ask: Ask, session_id: str) -> Row | None:
@@ -504,6 +551,8 @@ def cost(ask: Ask, since_ns: int, until_ns: int, by: str) -> list[Row]:
     """Return what a window cost by one dimension; see `base.Store.cost`."""
     if by not in _GROUPS:
         raise ConfigurationError(f"cost can't be asked by {by!r}; use one of {', '.join(_GROUPS)}")
+    if by in _IN_HOURS & _FINER_GROUPS:
+        return _cost_in_hours(ask, since_ns, until_ns, by)
     source = _source(since_ns, until_ns, {}, rollup=by not in _FINER_GROUPS)
     rows = ask(
         f"""SELECT {source.column(_GROUPS[by])} AS key, {source.totals}
@@ -511,8 +560,26 @@ def cost(ask: Ask, since_ns: int, until_ns: int, by: str) -> list[Row]:
         GROUP BY key ORDER BY ifNull(sum_cost, -1) DESC, key LIMIT {_MAX_LIMIT}""",
         source.bound,
     )
+    return [_cost(row) for row in rows]
+
+
+def _cost_in_hours(ask: Ask, since_ns: int, until_ns: int, by: str) -> list[Row]:
+    window = (since_ns, until_ns)
+    rows, bound = _in_hours("spans", f"{by} AS key", _HOUR_SUMS, window, {}, _IN_HOURS)
+    sums = ("calls", "errors", "cost_usd", "unpriced_calls", "input_tokens", "output_tokens")
+    found = ask(
+        f"""SELECT key, {", ".join(f"sum({name}) AS {name}" for name in sums)}, sum(n_billed) AS n
+        FROM {rows} GROUP BY key HAVING n > 0
+        ORDER BY ifNull(sum(cost_usd), -1) DESC, key LIMIT {_MAX_LIMIT}""",
+        bound,
+    )
+    return [_cost(row) for row in found]
+
+
+def _cost(row: Row) -> Row:
     wanted = ("calls", "input_tokens", "output_tokens", "cost_usd", "unpriced_calls")
-    return [{"key": row["key"], **{k: _totals(row)[k] for k in wanted}} for row in rows]
+    totals = _totals(row)
+    return {"key": row["key"], **{name: totals[name] for name in wanted}}
 
 
 def metric_series(ask: Ask, name: str, since_ns: int, until_ns: int, step_s: int) -> list[Row]:
@@ -568,8 +635,8 @@ def dimensions(ask: Ask, since_ns: int, until_ns: int) -> dict[str, list[str]]:
     return {name: row[f"values_of_{name}"] for name in names}
 
 
-def sizes(ask: Ask) -> Row:
-    """Return how much is stored; see `base.Store.sizes`."""
+def sizes(ask: Ask, parts: str) -> Row:
+    """Return how much is stored; see `base.Store.sizes` and `cluster.Layout.parts`."""
     (counts,) = ask(
         """SELECT (SELECT count() FROM spans) AS spans, (SELECT count() FROM scores) AS scores,
           (SELECT count() FROM events) AS events""",
@@ -581,8 +648,9 @@ def sizes(ask: Ask) -> Row:
         {},
     )
     (disk,) = ask(
-        """SELECT sum(bytes_on_disk) AS total, sumIf(bytes_on_disk, table = 'spans') AS spans
-        FROM system.parts WHERE active AND database = currentDatabase()""",
+        f"""SELECT sum(bytes_on_disk) AS total,
+          sumIf(bytes_on_disk, table IN ('spans', 'spans_local')) AS spans
+        FROM {parts} WHERE active AND database = currentDatabase()""",
         {},
     )
     return {
@@ -594,7 +662,7 @@ def sizes(ask: Ask) -> Row:
     }
 
 
-_DIMENSIONS: Final = ("model", "feature", "service")
+_DIMENSIONS: Final = ("model", "feature", "service", "failure")
 
 
 def _breakdowns(ask: Ask, source: _Source) -> list[Row]:
@@ -607,38 +675,75 @@ def _breakdowns(ask: Ask, source: _Source) -> list[Row]:
         The totals of all with `dimension` "", then at most 100 of each dimension, most calls
         first, with their `dimension` and `key`.
     """
-    model = source.column(MODEL)
+    model, failure = source.column(MODEL), source.column(FAILURE)
     # Of spans that are no model calls every total is 0.
     return ask(
         f"""SELECT
           multiIf(grouping(model) = 0, 'model', grouping(feature) = 0, 'feature',
-            grouping(service) = 0, 'service', '') AS dimension,
-          concat(model, feature, service) AS key,
+            grouping(service) = 0, 'service', grouping(failure) = 0, 'failure', '') AS dimension,
+          concat(model, feature, service, failure) AS key,
           sum(calls) AS calls, sum(errors) AS errors, sum(cost_usd) AS cost_usd,
           sum(unpriced_calls) AS unpriced_calls,
           sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
           quantilesTDigestWeightedMerge{QUANTILES}(durations) AS durations,
           quantilesTDigestWeightedMerge{QUANTILES}(ttfts) AS ttfts
         FROM (
-          SELECT {model} AS model, feature, service, {source.totals}, {source.states}
-          FROM {source.rows} AND {MODEL_CALL} GROUP BY {model}, feature, service)
-        GROUP BY GROUPING SETS ((), (model), (feature), (service))
+          SELECT {model} AS model, feature, service, {failure} AS failure,
+            {source.totals}, {source.states}
+          FROM {source.rows} AND {MODEL_CALL} GROUP BY {model}, feature, service, {failure})
+        GROUP BY GROUPING SETS ((), (model), (feature), (service), (failure))
         ORDER BY dimension, sum(calls) DESC, ifNull(sum(cost_usd), 0) DESC, key
         LIMIT 100 BY dimension""",
         source.bound,
     )
 
 
-def _errors(ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str | None]) -> list[Row]:
-    where, bound = _where(since_ns, until_ns, filters)
-    rows = ask(
-        f"""SELECT if(error_type = '', '_OTHER', error_type) AS key,
-          {_TOTALS}, {_DURATIONS.format(state="")}
-        FROM spans WHERE status = 2 AND {INFERENCE} AND {where}
-        GROUP BY key ORDER BY calls DESC, ifNull(sum_cost, 0) DESC, key LIMIT 100""",
-        bound,
+def _in_hours(
+    table: str,
+    keys: str,
+    sums: str,
+    window: tuple[int, int],
+    filters: Mapping[str, str | None],
+    known: frozenset[str],
+) -> tuple[str, dict[str, Any]]:
+    """Return rows of `keys` and `sums`: whole hours from a projection, the ends from the table.
+
+    The engine takes the projection by itself, part by part, where all of a question's
+    expressions stand in it as they stand here; where it has none it reads the table. A key can
+    come twice: it is for the caller to group again.
+
+    Args:
+        table: ``spans`` or ``scores``.
+        keys: Expressions of the projection's keys, with the names they get.
+        sums: Sums of the projection, with the names they get; "" for none.
+        window: Begin and end.
+        filters: Any. Another than the `known` ones makes all come from the table.
+        known: Filters by keys of the projection.
+
+    Returns:
+        What stands after FROM, and the parameters that it is bound to.
+    """
+    where, bound = _where(*window, filters)
+    columns = ", ".join(filter(None, (keys, sums)))
+    groups = ", ".join(key.rpartition(" AS ")[0] or key for key in keys.split(", "))
+    given = {name for name, value in filters.items() if value is not None}
+    first, last = -(-bound["since"] // _HOUR_NS), bound["until"] // _HOUR_NS
+    if first >= last or not given <= known:
+        return f"(SELECT {columns} FROM {table} WHERE {where} GROUP BY {groups})", bound
+    condition, _ = _conditions(filters)
+    return (
+        f"""(
+          SELECT {columns} FROM {table}
+          WHERE {HOUR_OF} >= {{first_hour:Int64}} AND {HOUR_OF} < {{last_hour:Int64}}
+            AND {condition}
+          GROUP BY {groups}
+          UNION ALL
+          SELECT {columns} FROM {table}
+          WHERE {where} AND (ts < toDateTime64({{first_hour:Int64}} * 3600, 9, 'UTC')
+            OR ts >= toDateTime64({{last_hour:Int64}} * 3600, 9, 'UTC'))
+          GROUP BY {groups})""",
+        {**bound, "first_hour": first, "last_hour": last},
     )
-    return [_group(row) for row in rows]
 
 
 def _people(ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str | None]) -> Row:
@@ -646,14 +751,17 @@ def _people(ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str | 
 
     Among 10 million, two share a hash with a chance of one in 10^5.
     """
-    where, bound = _where(since_ns, until_ns, filters)
-    (row,) = ask(
-        f"""SELECT uniqExactIf(cityHash64(session_id), session_id != '') AS sessions,
-          uniqExactIf(cityHash64(user_id), user_id != '') AS users
-        FROM spans WHERE {where}""",
-        bound,
-    )
-    return row
+    found = {}
+    for name, column in (("sessions", "session_id"), ("users", "user_id")):
+        rows, bound = _in_hours(
+            "spans", f"cityHash64({column}) AS id", "", (since_ns, until_ns), filters, _IN_HOURS
+        )
+        (row,) = ask(
+            f"""SELECT uniqExactIf(id, id != cityHash64('')) AS n FROM {rows}""",
+            bound,
+        )
+        found[name] = row["n"]
+    return found
 
 
 def _group(row: Row) -> Row:
@@ -672,17 +780,27 @@ def _score_totals(
 ) -> list[Row]:
     """Sum up each score over its newest version: versions are never mixed."""
     given = {name: value for name, value in filters.items() if value is not None}
-    where, bound = _where(
-        since_ns, until_ns, {name: given[name] for name in given if name in _IN_SCORES}
+    window = (since_ns, until_ns)
+    keys = "name, target, version"
+    sums = (
+        "max(ts) AS last, count() AS n, countIf(isNaN(value)) AS n_nan, "
+        "sumIf(value, NOT isNaN(value)) AS total, countIf(label = 'fail') AS n_fail"
     )
-    if set(given) - _IN_SCORES:
-        spans, bound = _where(since_ns, until_ns, given)
-        where += f" AND (trace_id, span_id) IN (SELECT trace_id, span_id FROM spans WHERE {spans})"
+    if set(given) <= _IN_SCORES:
+        rows, bound = _in_hours("scores", keys, sums, window, given, _IN_SCORE_HOURS)
+    else:
+        here, bound = _where(*window, {name: given[name] for name in given if name in _IN_SCORES})
+        spans, of_spans = _where(*window, given)
+        bound |= of_spans
+        rows = f"""(SELECT {keys}, {sums} FROM scores
+          WHERE {here} AND (trace_id, span_id) IN (
+            SELECT trace_id, span_id FROM spans WHERE {spans})
+          GROUP BY {keys})"""
     return ask(
-        f"""SELECT name, target, count() AS n, avgIf(value, NOT isNaN(value)) AS mean,
-          countIf(label = 'fail') / count() AS fail_ratio, countIf(label = 'fail') AS n_fail
-        FROM scores WHERE {where}
-        GROUP BY name, target, version ORDER BY name, target, max(ts) DESC
+        f"""SELECT name, target, sum(n) AS n, sum(total) / (sum(n) - sum(n_nan)) AS mean,
+          sum(n_fail) / sum(n) AS fail_ratio, sum(n_fail) AS n_fail
+        FROM {rows}
+        GROUP BY {keys} ORDER BY name, target, max(last) DESC
         LIMIT 1 BY name, target""",
         bound,
     )
@@ -698,12 +816,14 @@ def _flags(ask: Ask, key: str, starts: Mapping[str, int]) -> dict[str, list[str]
     """
     if not starts:
         return {}
-    wanted = "toFixedString(unhex(id), 16)" if key == "trace_id" else "id"
+    ids = "{ids:Array(String)}"
+    if key == "trace_id":
+        ids = f"(SELECT toFixedString(unhex(arrayJoin({ids})), 16))"
     shown = f"lower(hex({key}))" if key == "trace_id" else key
     rows = ask(
         f"""SELECT {shown} AS id, arraySort(groupUniqArray(name)) AS flags FROM scores
         WHERE label = 'fail' AND ts >= fromUnixTimestamp64Nano({{first:Int64}}, 'UTC')
-          AND {key} IN (SELECT {wanted} FROM (SELECT arrayJoin({{ids:Array(String)}}) AS id))
+          AND {key} IN {ids}
         GROUP BY {key}""",
         {"ids": list(starts), "first": max(min(starts.values()) - _CLOCK_SKEW_NS, 0)},
     )
@@ -736,7 +856,12 @@ def _conditions(filters: Mapping[str, str | None]) -> tuple[str, dict[str, Any]]
             f"unknown filter {unknown[0]!r}; use one of {', '.join(sorted(_FILTERS))}"
         )
     conditions = [_FILTERS[name].replace("{window}", _WINDOW) for name in sorted(given)]
-    return " AND ".join(conditions) or "true", {k: v for k, v in given.items() if k != "error"}
+    bound = {name: value for name, value in given.items() if name != "error"}
+    text = given.get("text")
+    if isinstance(text, IndexedText) and text.near:
+        conditions.append(NEAR)
+        bound["near"] = text.near
+    return " AND ".join(conditions) or "true", bound
 
 
 def _limit(limit: int) -> int:

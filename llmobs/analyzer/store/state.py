@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -208,6 +208,24 @@ class SqliteState:
         row = self._first("SELECT body FROM findings WHERE id = ?", (finding_id,))
         return None if row is None else _finding(row[0])
 
+    def forget(self, traces: Collection[str], texts: Collection[str]) -> int:
+        """Take traces and texts out of findings; see `base.State.forget`."""
+        n_changed = 0
+        with self._transaction() as db:
+            for number, body in db.execute("SELECT id, body FROM findings").fetchall():
+                finding = json.loads(body)
+                kept = {
+                    **finding,
+                    "examples": [one for one in finding["examples"] if one not in traces],
+                    "evidence": _without(finding["evidence"], texts),
+                }
+                if kept != finding:
+                    n_changed += 1
+                    db.execute(
+                        "UPDATE findings SET body = ? WHERE id = ?", (json.dumps(kept), number)
+                    )
+        return n_changed
+
     def statuses(self) -> list[Row]:
         """Return the monitors' statuses; see `base.State.statuses`."""
         return [
@@ -253,6 +271,16 @@ class SqliteState:
 
 def _cant_open(path: Path, error: sqlite3.Error) -> StoreError:
     return StoreError(f"state file {str(path)!r} can't be opened: {error}")
+
+
+def _without(value: Any, texts: Collection[str]) -> Any:
+    """Return JSON without some texts in its lists."""
+    if isinstance(value, dict):
+        return {key: _without(item, texts) for key, item in value.items()}
+    if isinstance(value, list):
+        kept = [item for item in value if not (isinstance(item, str) and item in texts)]
+        return [_without(item, texts) for item in kept]
+    return value
 
 
 def _event(alert: Alert) -> str:

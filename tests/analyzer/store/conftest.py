@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from llmobs.analyzer.store import ClickHouseStore, open_store
+from tests.analyzer.store.servers import SERVERS, YOURS
+from tests.clickhouse_http import served
 
 
 @pytest.fixture
@@ -26,3 +28,16 @@ def store(store_url: str) -> Iterator[ClickHouseStore]:
     opened = open_store(store_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def server_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Store URL of a running server; see `servers.SERVERS`."""
+    if request.param == "yours":
+        yield YOURS
+        return
+    path = tmp_path_factory.mktemp("server") / "store"
+    with served(path, cluster="llmobs" if request.param == "cluster" else "") as url:
+        yield url

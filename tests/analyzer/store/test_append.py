@@ -27,8 +27,8 @@ from tests.analyzer.store.rows import (
 )
 
 ROLLUP_SUMS = (
-    "sum(n_spans), sum(n_errors), sum(n_unpriced), round(sum(n_input)), round(sum(n_output)), "
-    "round(sum(cost), 9)"
+    "sum(n_spans), sumIf(n_spans, failure != ''), sum(n_unpriced), round(sum(n_input)), "
+    "round(sum(n_output)), round(sum(cost), 9)"
 )
 RECOUNT_SUMS = (
     "sum(weight), sumIf(weight, status = 2), "

@@ -38,6 +38,7 @@ def test_nothing_is_lost_or_counted_twice_when_the_process_is_killed(tmp_path: P
         n_done = len(acknowledged)
 
     store = open_store(f"chdb://{tmp_path / 'store'}")
+    store.hold([0])
     last = events({"body": str(n_done)})
     store.append(n_done, generated(n_done), last, NO_METRICS, replay=True)
     expected = [[segment, 50] for segment in range(n_done + 1)]

@@ -153,6 +153,12 @@ ROWS: Final[tuple[dict[str, Any], ...]] = (
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
     opened = open_store(f"chdb://{tmp_path_factory.mktemp('store')}")
+    fill(opened)
+    yield opened
+    opened.close()
+
+
+def fill(store: ClickHouseStore) -> None:
     batch = spans(*ROWS)
     said = events(
         {
@@ -174,9 +180,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]
         {"name": "done", "kind": "sum", "value": 4.0},
         {"name": "wait", "kind": "histogram", "count": 4, "sum": 10.0, "bounds": [1.0]},
     )
-    opened.append(0, batch, said, measured)
+    store.append(0, batch, said, measured)
     judged = [float("nan")] * len(ROWS)
-    opened.append_scores(
+    store.append_scores(
         0,
         batch,
         scores(
@@ -185,8 +191,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]
             injection=[*judged[:4], -1.0, *judged[5:]],
         ),
     )
-    yield opened
-    opened.close()
 
 
 def test_an_overview_counts_what_the_conventions_call_a_call(store: ClickHouseStore) -> None:

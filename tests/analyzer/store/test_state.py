@@ -248,3 +248,17 @@ def test_a_file_of_a_newer_version_or_of_none_is_refused(path: Path, tmp_path: P
 def test_the_disk_is_asked_to_keep_what_was_committed(state: SqliteState) -> None:
     assert state._first("PRAGMA journal_mode") == ("wal",)
     assert state._first("PRAGMA synchronous") == (2,)
+
+
+def test_traces_and_texts_that_are_forgotten_leave_the_findings(state: SqliteState) -> None:
+    evidence = {"movers": [{"name": "about «moon»", "texts": ["where is the moon", "hi"]}], "n": 7}
+    quoting = replace(FINDING, id="quoting", evidence=evidence, examples=("aa", "bb"))
+    other = replace(FINDING, id="other", examples=("cc",))
+    state.commit({}, None, [quoting, other], [])
+    assert state.forget({"aa"}, {"where is the moon"}) == 1
+    assert state.forget({"aa"}, {"where is the moon"}) == 0
+    assert state.finding("other") == other
+    kept = state.finding("quoting")
+    assert kept is not None
+    assert kept.examples == ("bb",)
+    assert kept.evidence == {"movers": [{"name": "about «moon»", "texts": ["hi"]}], "n": 7}
