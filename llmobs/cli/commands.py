@@ -11,7 +11,10 @@ from typing import Any
 import click
 
 from llmobs.cli.data import replay
+from llmobs.cli.delete import delete
 from llmobs.cli.doctor import doctor
+from llmobs.cli.export import export
+from llmobs.cli.import_otel import import_otel
 from llmobs.cli.output import Column, clock, count, duration_ms, print_rows, usd
 from llmobs.errors import LlmobsError
 from llmobs.web.client import Api
@@ -391,5 +394,8 @@ def status(url: str, token: str | None, as_json: bool) -> None:
             click.echo(f"{group:10} {name:24} {_text(value)}")
 
 
+cli.add_command(delete)
 cli.add_command(doctor)
+cli.add_command(export)
+cli.add_command(import_otel)
 cli.add_command(replay)

@@ -1,249 +1,38 @@
-"""Commands that move telemetry: `llmobs replay` sends recorded OTLP through the front door."""
+"""`llmobs replay`: sends recorded telemetry through the front door."""
 
 from __future__ import annotations
 
-import gzip
-import http.client
-import io
 import json
-import threading
 import time
-import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from llmobs.errors import BadRequestError, ConfigurationError, LlmobsError
+from llmobs.cli.journal import Journal
+from llmobs.cli.recorded import Recorded, read_recorded
+from llmobs.cli.sender import Answer, Sender
+from llmobs.errors import ConfigurationError
 
-__all__ = ["Recorded", "Sender", "read_recorded", "replay"]
+if TYPE_CHECKING:  # the command line starts without Arrow
+    from llmobs.records import Signal
 
-_File: TypeAlias = gzip.GzipFile | io.BufferedReader
-_PROTOBUF: Final = "application/x-protobuf"
-_JSON: Final = "application/json"
-# The field of an export request in JSON that tells what it holds. In protobuf all three look alike.
-_SIGNALS: Final = {
-    "resourceSpans": "traces",
-    "resourceLogs": "logs",
-    "resourceMetrics": "metrics",
-}
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-# OTLP's transient answers; all others say that the request itself is refused.
-_TRY_AGAIN: Final = frozenset({429, 502, 503, 504})
-_FIRST_WAIT_S: Final = 0.5
-_LONGEST_WAIT_S: Final = 30.0
-_TIMEOUT_S: Final = 30.0
-# A length above this is no length: the file is something else.
-_MAX_REQUEST_BYTES: Final = 128 << 20
-
-
-class Recorded(NamedTuple):
-    """One export request of a file.
-
-    Attributes:
-        signal: ``traces``, ``logs`` or ``metrics``.
-        content_type: Of `body`.
-        body: As it was recorded.
-        end: Where it ends in the file, in bytes (of what is unpacked).
-    """
-
-    signal: str
-    content_type: str
-    body: bytes
-    end: int
-
-
-def read_recorded(path: Path, signal: str) -> Iterator[Recorded]:
-    """Read a file as the Collector's file exporter writes it, one request at a time.
-
-    Either one JSON request a line, or protobuf with its length in four bytes before each
-    (big-endian); the file may be packed with gzip.
-
-    Args:
-        path: The file.
-        signal: What a protobuf file holds; JSON says so itself.
-
-    Raises:
-        BadRequestError: The file holds something else, or ends in the middle of a request.
-        OSError: It can't be read.
-    """
-    with path.open("rb") as packed:
-        is_gzip = packed.read(2) == _GZIP_MAGIC
-    with _open(path, is_gzip=is_gzip) as file:
-        is_json = file.peek(1)[:1] in (b"{", b"\n")
-        try:
-            yield from _json_lines(path, file) if is_json else _messages(path, file, signal)
-        except (EOFError, zlib.error) as error:
-            raise BadRequestError(f"{str(path)!r} is broken as a gzip file: {error}") from error
-
-
-def _open(path: Path, *, is_gzip: bool) -> _File:
-    return gzip.open(path) if is_gzip else path.open("rb")
-
-
-def _json_lines(path: Path, file: _File) -> Iterator[Recorded]:
-    end = 0
-    for number, line in enumerate(file, start=1):
-        end += len(line)
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-            signal = next(_SIGNALS[name] for name in fields if name in _SIGNALS)
-        except (ValueError, StopIteration, TypeError) as error:
-            raise BadRequestError(
-                f"line {number} of {str(path)!r} is no OTLP export request in JSON "
-                f"({', '.join(_SIGNALS)} are the fields that one has)"
-            ) from error
-        yield Recorded(signal, _JSON, line, end)
-
-
-def _messages(path: Path, file: _File, signal: str) -> Iterator[Recorded]:
-    end = 0
-    while prefix := file.read(4):
-        size = int.from_bytes(prefix, "big")
-        body = file.read(size) if len(prefix) == 4 and size <= _MAX_REQUEST_BYTES else b""
-        if len(prefix) < 4 or len(body) < size:
-            raise BadRequestError(
-                f"{str(path)!r} has no whole message at byte {end}; it must be JSON lines or "
-                "protobuf with a length before each, as the Collector's file exporter writes "
-                "(without its own compression)"
-            )
-        end += 4 + size
-        yield Recorded(signal, _PROTOBUF, body, end)
-
-
-class Sender:
-    """Sends export requests to one server, again and again until it takes or refuses them.
-
-    Threads may share it: each has a connection of its own.
-
-    Args:
-        endpoint: Address of the OTLP/HTTP port, without ``/v1/…``.
-        key: An ingest key, if the server wants one.
-        patience_s: How long a server may keep saying "later", or be away.
-
-    Raises:
-        ConfigurationError: The endpoint is no http or https address.
-    """
-
-    def __init__(self, endpoint: str, *, key: str | None = None, patience_s: float = 300) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ConfigurationError(
-                f"endpoint {endpoint!r} is no address; use one like http://127.0.0.1:4318"
-            )
-        self._endpoint, self._is_https = endpoint, parts.scheme == "https"
-        self._place, self._prefix = parts.netloc, parts.path.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._patience_s = patience_s
-        self._local = threading.local()
-        self._connections: list[http.client.HTTPConnection] = []
-        self._stop = threading.Event()
-
-    def check(self) -> None:
-        """Make sure that somebody answers at all.
-
-        Raises:
-            LlmobsError: Nobody does.
-        """
-        connection = self._connect()
-        try:
-            connection.request("GET", "/healthz")
-            connection.getresponse().read()
-        except (OSError, http.client.HTTPException) as error:
-            raise LlmobsError(
-                f"no server at {self._endpoint} ({error}); start one with `llmobs up`, or name "
-                "it with --endpoint"
-            ) from error
-        finally:
-            connection.close()
-
-    def stop(self) -> None:
-        """Let every request that waits for its next try give up."""
-        self._stop.set()
-
-    def close(self) -> None:
-        """Close the connections; no request may be in flight."""
-        for connection in self._connections:
-            connection.close()
-
-    def send(self, request: Recorded) -> tuple[str, int]:
-        """Send one request until it is answered for good.
-
-        Returns:
-            "" where it was taken, else the server's reason; and how often it was sent again.
-
-        Raises:
-            LlmobsError: The server's patience for "later" is over, or `stop` was called.
-        """
-        deadline = time.monotonic() + self._patience_s
-        wait_s, n_retries = _FIRST_WAIT_S, 0
-        while True:
-            status, reason, retry_after_s = self._try(request)
-            if status == 200:
-                return "", n_retries
-            if status is not None and status not in _TRY_AGAIN:
-                return f"{status}: {reason}", n_retries
-            pause_s = max(wait_s, retry_after_s)
-            if time.monotonic() + pause_s > deadline or self._stop.wait(pause_s):
-                raise LlmobsError(
-                    f"{self._endpoint} did not take a request within {self._patience_s:g} s "
-                    f"({reason}); run the same command again later: what is stored already is "
-                    "known by its ids for some minutes"
-                )
-            wait_s, n_retries = min(wait_s * 2, _LONGEST_WAIT_S), n_retries + 1
-
-    def _try(self, request: Recorded) -> tuple[int | None, str, float]:
-        """Return status, reason and seconds to wait; no status where no answer came."""
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        try:
-            connection.request(
-                "POST",
-                f"{self._prefix}/v1/{request.signal}",
-                request.body,
-                {**self._headers, "Content-Type": request.content_type},
-            )
-            answer = connection.getresponse()
-            body = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()  # it is opened anew by the next request
-            return None, str(error) or type(error).__name__, 0.0
-        return answer.status, _reason(answer, body), _seconds(answer.getheader("Retry-After"))
-
-    def _connect(self) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._is_https else http.client.HTTPConnection
-        connection = kind(self._place, timeout=_TIMEOUT_S)
-        self._connections.append(connection)
-        return connection
-
-
-def _reason(answer: http.client.HTTPResponse, body: bytes) -> str:
-    try:
-        return str(json.loads(body)["message"])[:300]
-    except (ValueError, KeyError, TypeError):  # protobuf's Status, or a proxy's page
-        return answer.reason
-
-
-def _seconds(retry_after: str | None) -> float:
-    """Read Retry-After; as a date it counts as none, and our own pace holds."""
-    return float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+__all__ = ["replay"]
 
 
 @click.command()
 @click.argument(
-    "files",
+    "paths",
+    metavar="FILES",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
 )
 @click.option(
     "--endpoint",
@@ -258,7 +47,7 @@ def _seconds(retry_after: str | None) -> float:
     type=click.Choice(["traces", "logs", "metrics"]),
     default="traces",
     show_default=True,
-    help="What protobuf files hold; JSON says so itself.",
+    help="What protobuf files hold; others say so themselves.",
 )
 @click.option(
     "--concurrency",
@@ -268,6 +57,11 @@ def _seconds(retry_after: str | None) -> float:
     help="Requests in flight.",
 )
 @click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Spans (or records) a second at most [default: as fast as the server takes them].",
+)
+@click.option(
     "--patience",
     "patience_s",
     type=click.FloatRange(min=0),
@@ -275,94 +69,195 @@ def _seconds(retry_after: str | None) -> float:
     show_default=True,
     help="Seconds that the server may be full or away.",
 )
+@click.option("--resume", is_flag=True, help="Go on where an interrupted replay stopped.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def replay(
-    files: tuple[Path, ...],
+    paths: tuple[Path, ...],
     endpoint: str,
     key: str | None,
-    signal: str,
+    signal: Signal,
     concurrency: int,
+    rate: float | None,
     patience_s: float,
+    resume: bool,
     as_json: bool,
 ) -> None:
-    """Send recorded OTLP FILES to a server; exit 1 when it refused a request.
+    """Send recorded FILES to a server; exit 1 when it refused something.
 
-    Files are what the Collector's file exporter writes: JSON lines or protobuf, also packed
-    with gzip. A full server is waited for.
+    Files are what the Collector's file exporter writes (JSON lines or protobuf, also packed
+    with gzip or zstd) and what `llmobs export` writes (spans and events in Parquet; scores are
+    made anew). Of a folder all files are sent. A full server is waited for.
     """
+    files = list(_files(paths))
     sender = Sender(endpoint, key=key, patience_s=patience_s)
+    journal = Journal(paths[0], endpoint, resume=resume)
     try:
         sender.check()
-        summary = _replay(sender, files, signal, concurrency, quiet=as_json)
+        requests = _paced(_requests(files, signal, journal), rate)
+        with _Bar(files, quiet=as_json) as shown:
+            summary = _send(sender, requests, concurrency, journal, shown)
     finally:
         sender.close()
-    if as_json:
-        click.echo(json.dumps(summary))
-    else:
-        click.echo(
-            f"{summary['n_accepted']:,} requests sent ({summary['n_bytes'] / 1e6:,.1f} MB in "
-            f"{summary['duration_s']:.1f} s, {summary['n_retries']} sent again)",
-            err=True,
-        )
-        for reason, n in summary["refused"].items():
-            click.echo(f"{n:,} refused: {reason}", err=True)
-    if summary["n_refused"]:
+    _report(summary, len(files), as_json=as_json)
+    if summary.refused or summary.n_rejected:
         raise click.exceptions.Exit(1)
 
 
-def _replay(
-    sender: Sender, files: Sequence[Path], signal: str, concurrency: int, *, quiet: bool
-) -> dict[str, Any]:
-    started = time.monotonic()
-    refused: Counter[str] = Counter()
-    n_requests = n_bytes = n_retries = 0
-    for request, (reason, again) in _in_flight(
-        sender, _shown(files, signal, quiet=quiet), concurrency
-    ):
-        n_requests, n_bytes = n_requests + 1, n_bytes + len(request.body)
-        n_retries += again
-        if reason:
-            refused[reason] += 1
-    return {
-        "n_files": len(files),
-        "n_requests": n_requests,
-        "n_accepted": n_requests - refused.total(),
-        "n_refused": refused.total(),
-        "n_retries": n_retries,
-        "n_bytes": n_bytes,
-        "duration_s": round(time.monotonic() - started, 3),
-        "refused": dict(refused.most_common(20)),
-    }
+class _FromFile(NamedTuple):
+    path: Path
+    request: Recorded
 
 
-def _shown(files: Sequence[Path], signal: str, *, quiet: bool) -> Iterator[Recorded]:
-    """Read the files one after the other, with a bar on stderr for people."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet,
+@dataclass
+class _Summary:
+    """What became of a replay, counted as its requests are answered."""
+
+    n_requests: int = 0
+    n_items: int = 0
+    n_bytes: int = 0
+    n_retries: int = 0
+    n_rejected: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    messages: Counter[str] = field(default_factory=Counter)
+    started: float = field(default_factory=time.monotonic)
+
+    def count(self, request: Recorded, answer: Answer) -> None:
+        self.n_requests += 1
+        self.n_bytes += len(request.body)
+        self.n_retries += answer.n_retries
+        if answer.refused:
+            self.refused[answer.refused] += 1
+            return
+        self.n_items += request.n_items - answer.n_rejected
+        self.n_rejected += answer.n_rejected
+        if answer.n_rejected or answer.message:
+            self.messages[answer.message] += answer.n_rejected
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "n_requests": self.n_requests,
+            "n_accepted": self.n_requests - self.refused.total(),
+            "n_refused": self.refused.total(),
+            "n_items": self.n_items,
+            "n_rejected_items": self.n_rejected,
+            "n_retries": self.n_retries,
+            "n_bytes": self.n_bytes,
+            "duration_s": round(time.monotonic() - self.started, 3),
+            "refused": dict(self.refused.most_common(20)),
+            "rejected": dict(self.messages.most_common(20)),
+        }
+
+
+def _report(summary: _Summary, n_files: int, *, as_json: bool) -> None:
+    values = summary.to_json()
+    if as_json:
+        click.echo(json.dumps({"n_files": n_files, **values}))
+        return
+    click.echo(
+        f"{values['n_accepted']:,} requests with {summary.n_items:,} spans or records sent "
+        f"({summary.n_bytes / 1e6:,.1f} MB in {values['duration_s']:.1f} s, "
+        f"{summary.n_retries} sent again)",
+        err=True,
     )
-    with progress:
+    for reason, n in values["refused"].items():
+        click.echo(f"{n:,} requests refused: {reason}", err=True)
+    for message, n in values["rejected"].items():
+        click.echo(f"{n:,} spans or records left out: {message or 'no reason given'}", err=True)
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    """Return the files of all paths, those of a folder by name."""
+    n = 0
+    for path in paths:
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in inside:
+            is_hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+            is_scores = file.name.startswith("scores-") and file.suffix == ".parquet"
+            if file.is_file() and not is_hidden and not is_scores:
+                n += 1
+                yield file
+    if not n:
+        raise ConfigurationError("there is nothing to replay: no file but scores, if any")
+
+
+def _requests(files: Sequence[Path], signal: Signal, journal: Journal) -> Iterator[_FromFile]:
+    for path in files:
+        for request in read_recorded(path, signal, journal.start_of(path)):
+            yield _FromFile(path, request)
+
+
+def _paced(requests: Iterable[_FromFile], rate: float | None) -> Iterator[_FromFile]:
+    """Hand requests on, but not faster than so many items a second."""
+    due = time.monotonic()
+    for item in requests:
+        if rate is not None:
+            now = time.monotonic()
+            time.sleep(max(0.0, due - now))
+            due = max(due, now) + item.request.n_items / rate
+        yield item
+
+
+class _Bar:
+    """One bar over the bytes of all files, for people, on stderr."""
+
+    def __init__(self, files: Sequence[Path], *, quiet: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+        self._before: dict[Path, int] = {}
+        total = 0
         for path in files:
-            packed = path.suffix == ".gz"
-            task = progress.add_task(path.name, total=None if packed else path.stat().st_size)
-            for request in read_recorded(path, signal):
-                yield request
-                progress.update(task, completed=request.end)
+            self._before[path] = total
+            total += path.stat().st_size
+        self._task = self._progress.add_task("", total=total)
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def show(self, item: _FromFile) -> None:
+        """Show that a request was answered."""
+        done = self._before[item.path] + item.request.n_read
+        self._progress.update(self._task, completed=done, description=item.path.name)
+
+
+def _send(
+    sender: Sender,
+    requests: Iterable[_FromFile],
+    concurrency: int,
+    journal: Journal,
+    shown: _Bar,
+) -> _Summary:
+    summary = _Summary()
+    try:
+        for item, answer in _in_flight(sender, requests, concurrency):
+            summary.count(item.request, answer)
+            journal.note(item.path, item.request.end)
+            shown.show(item)
+    except BaseException:
+        journal.write()
+        raise
+    journal.remove()
+    return summary
 
 
 def _in_flight(
-    sender: Sender, requests: Iterable[Recorded], concurrency: int
-) -> Iterator[tuple[Recorded, tuple[str, int]]]:
+    sender: Sender, requests: Iterable[_FromFile], concurrency: int
+) -> Iterator[tuple[_FromFile, Answer]]:
     """Send requests, at most so many at a time, and hand them back in order."""
     with ThreadPoolExecutor(concurrency, thread_name_prefix="llmobs-replay") as pool:
-        waiting: deque[tuple[Recorded, Future[tuple[str, int]]]] = deque()
+        waiting: deque[tuple[_FromFile, Future[Answer]]] = deque()
         try:
-            for request in requests:
-                waiting.append((request, pool.submit(sender.send, request)))
+            for item in requests:
+                waiting.append((item, pool.submit(sender.send, item.request)))
                 if len(waiting) > 2 * concurrency:
                     done, answer = waiting.popleft()
                     yield done, answer.result()

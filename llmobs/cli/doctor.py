@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import click
@@ -23,6 +22,11 @@ DEAD_CYCLE_S: Final = 60.0
 # A sender waits ten seconds at most; what is older than a minute nobody calls live any more.
 SLOW_LOG_S: Final = 30.0
 STUCK_LOG_S: Final = 300.0
+SLOW_STAGE_S: Final = 60.0
+STUCK_STAGE_S: Final = 600.0
+# ClickHouse slows inserts at 1,000 parts a partition, and refuses them at 3,000.
+MANY_PARTS: Final = 300
+TOO_MANY_PARTS: Final = 1000
 SLOW_LAG_S: Final = 60.0
 QUIET_S: Final = 3600.0
 SKEW_S: Final = 5.0
@@ -84,8 +88,38 @@ _UNREACHED: Final[Mapping[str, str]] = {
     "otlp": "look at otlp_endpoint in the settings, and whether it answers",
 }
 
+# What was acknowledged and is not stored, and what to do.
+_LOST: Final[Mapping[str, tuple[str, str]]] = {
+    "corrupt": (
+        "stretches of the log were damaged on disk; what they held is in aside/",
+        "look at the disk of the data folder, and at its kernel's log",
+    ),
+    "no_room": (
+        "requests could not be read, and aside/ had no room for them",
+        "empty aside/ of the data folder once you looked at it",
+    ),
+    "expired": (
+        "records were gone from Kafka before they were read",
+        "give the topics a longer retention, and the workers more CPU",
+    ),
+}
+
+# What waits for a stage, why, and what to do.
+_STAGES: Final[Mapping[str, tuple[str, str]]] = {
+    "ingest": ("to be stored", "see the ingest loop; if it is well: more CPU, or more workers"),
+    "scoring": (
+        "to be scored",
+        "see the scoring loop; if it is well: fewer scorers, or more workers",
+    ),
+    "analysis": (
+        "to be watched",
+        "see the analysis loop; if it is well: more CPU, or fewer scorers in the settings",
+    ),
+}
+
 _LOOPS: Final[Mapping[str, str]] = {
     "ingest": "what comes in waits in the log and is not lost",
+    "scoring": "spans are kept, but not scored",
     "analysis": "spans are kept, but not scored or watched",
     "announcer": "nobody is told of an alert",
 }
@@ -109,12 +143,6 @@ class Check:
 
 
 @click.command()
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    envvar="LLMOBS_CONFIG",
-    help="TOML file of the server: its limits.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option(
     "--url",
@@ -124,11 +152,9 @@ class Check:
     help="Address of the server's page.",
 )
 @click.option("--token", envvar="LLMOBS_WEB_TOKEN", help="The server's web token.")
-def doctor(url: str, token: str | None, as_json: bool, config: Path | None) -> None:
+def doctor(url: str, token: str | None, as_json: bool) -> None:
     """Say what is well, what is not and what to do; exit 1 when there is a problem."""
-    from llmobs.settings import load_settings
-
-    checks = list(_ask(Api(url, token), load_settings(config).log_max_bytes))
+    checks = list(_ask(Api(url, token)))
     for check in checks:
         click.echo(json.dumps(asdict(check), ensure_ascii=False) if as_json else _line(check))
     n_problems, n_warnings = (_count(checks, state) for state in ("problem", "warning"))
@@ -142,7 +168,6 @@ def diagnose(
     monitors: list[dict[str, Any]],
     *,
     now_ms: float,
-    log_max_bytes: int,
 ) -> Iterator[Check]:
     """Judge what a server says of itself.
 
@@ -150,23 +175,26 @@ def diagnose(
         status: The answer of ``/api/v1/status``.
         monitors: Rows of ``/api/v1/monitors``.
         now_ms: The time here when `status` was answered, in ms since 1970.
-        log_max_bytes: Size of the log from which senders are asked to wait.
     """
     health, sizes = status["health"], status["sizes"]
     yield _server(status)
     yield from _parts(status["details"], health["heartbeat_age_s"])
     yield from _requests(health["requests"])
-    yield _log(health["log"], log_max_bytes)
+    if "receiver" in status["details"]:
+        yield _log(health["log"])
+    yield from _backlogs(health)
     yield from _items(health)
+    yield from _losses(health["lost"])
     yield _lag(health["lag_s"], sizes["spans"])
     yield from _failures(health)
     yield _monitors(monitors)
     yield _store(sizes)
+    yield from _engine(health["engine"])
     yield _traffic(sizes, status["now_ms"])
     yield _clock((now_ms - status["now_ms"]) / 1000)
 
 
-def _ask(api: Api, log_max_bytes: int) -> Iterator[Check]:
+def _ask(api: Api) -> Iterator[Check]:
     try:
         begun_ms = time.time() * 1000
         status = api.get("status")
@@ -175,11 +203,11 @@ def _ask(api: Api, log_max_bytes: int) -> Iterator[Check]:
     except LlmobsError as error:
         yield Check("server", "problem", str(error), _FIND)
         return
-    if "health" not in status:
+    if "backlog" not in status.get("health", {}):
         words = f"llmobs {status['version']} there is older than this command"
         yield Check("server", "problem", words, "update llmobs there and restart it")
         return
-    yield from diagnose(status, monitors, now_ms=now_ms, log_max_bytes=log_max_bytes)
+    yield from diagnose(status, monitors, now_ms=now_ms)
 
 
 def _line(check: Check) -> str:
@@ -208,11 +236,12 @@ def _server(status: Mapping[str, Any]) -> Check:
 
 def _parts(details: Mapping[str, Any], ages_s: Mapping[str, float]) -> Iterator[Check]:
     for name, consequence in _LOOPS.items():
-        yield _loop(f"{name} loop", details.get(name), ages_s.get(name), consequence)
-    receiver = details.get("receiver", "ok")
+        if name in details:  # a worker does not watch, and who watches takes nothing
+            yield _loop(f"{name} loop", details[name], ages_s.get(name), consequence)
+    receiver = details.get("receiver")
     if receiver == "ok":
         yield Check("receiver", "ok", "takes OTLP")
-    else:
+    elif receiver is not None:
         yield Check(
             "receiver",
             "problem",
@@ -221,8 +250,8 @@ def _parts(details: Mapping[str, Any], ages_s: Mapping[str, float]) -> Iterator[
         )
 
 
-def _loop(name: str, state: str | None, age_s: float | None, consequence: str) -> Check:
-    if state not in (None, "ok"):
+def _loop(name: str, state: str, age_s: float | None, consequence: str) -> Check:
+    if state != "ok":
         return Check(
             name,
             "problem",
@@ -253,16 +282,21 @@ def _requests(outcomes: Mapping[str, int]) -> Iterator[Check]:
         yield Check(f"refused: {outcome}", state, f"{n:,} requests {words}", next_step)
 
 
-def _log(log: Mapping[str, float], limit_bytes: int) -> Check:
+def _log(log: Mapping[str, float]) -> Check:
     if not log:
         return Check("log", "problem", "the receiver says nothing about it", "see the receiver")
-    if n := int(log["n_disk_errors"]):
+    if n := int(log.get("n_disk_errors", 0)):
         return Check(
             "log",
             "problem",
             f"the disk refused {n:,} writes since the start; senders were told to come again",
             "look at the disk of the data folder: full, read-only or failing",
         )
+    if "limit_bytes" not in log:
+        return Check(
+            "log", "ok", f"is a broker; {_size(log.get('queue_bytes', 0))} wait to go there"
+        )
+    limit_bytes = log["limit_bytes"]
     if not log["n_segments"]:
         return Check("log", "ok", f"nothing waits to be read (room for {_size(limit_bytes)})")
     share = log["size_bytes"] / limit_bytes
@@ -276,6 +310,55 @@ def _log(log: Mapping[str, float], limit_bytes: int) -> Check:
     if share > 0.5 or log["oldest_s"] > SLOW_LOG_S:
         return Check("log", "warning", words, next_step)
     return Check("log", "ok", words)
+
+
+def _backlogs(health: Mapping[str, Any]) -> Iterator[Check]:
+    for stage, backlog in health["backlog"].items():
+        if stage == "ingest" and "limit_bytes" in health["log"]:
+            continue  # the log itself was looked at
+        why, next_step = _STAGES[stage]
+        n, oldest_s = int(backlog["n_segments"]), backlog["oldest_s"]
+        words = f"{_plural(n, 'segment')} {'waits' if n == 1 else 'wait'} {why}"
+        if n:
+            words += f", the oldest for {_span(oldest_s)}"
+        if records := health["engine"].get("lag_records", 0) if stage == "ingest" else 0:
+            words += f"; {records:,.0f} records are still in Kafka"
+        if oldest_s > SLOW_STAGE_S:
+            state: Literal["warning", "problem"] = (
+                "problem" if oldest_s > STUCK_STAGE_S else "warning"
+            )
+            yield Check(f"{stage} backlog", state, words, next_step)
+        else:
+            yield Check(f"{stage} backlog", "ok", words)
+
+
+def _losses(lost: Mapping[str, int]) -> Iterator[Check]:
+    for reason, n in lost.items():
+        words, next_step = _LOST.get(reason, (reason, "read the server's log"))
+        yield Check(f"lost: {reason}", "problem", f"{n:,} {words}", next_step)
+
+
+def _engine(engine: Mapping[str, float]) -> Iterator[Check]:
+    if "parts" not in engine:
+        yield Check(
+            "store engine",
+            "problem",
+            "does not answer",
+            "see the loops above; the server's log has the reason",
+        )
+        return
+    parts, merges, mutations = (int(engine[name]) for name in ("parts", "merges", "mutations"))
+    words = f"{parts:,} parts in the fullest partition, {_plural(merges, 'merge')} under way"
+    if mutations:
+        words += f", {_plural(mutations, 'deletion')} under way"
+    next_step = (
+        "merges do not keep up: more CPU or a faster disk, or larger segments (segment_max_age_s)"
+    )
+    if parts > MANY_PARTS:
+        state: Literal["warning", "problem"] = "problem" if parts > TOO_MANY_PARTS else "warning"
+        yield Check("store engine", state, words, next_step)
+    else:
+        yield Check("store engine", "ok", words)
 
 
 def _items(health: Mapping[str, Any]) -> Iterator[Check]:

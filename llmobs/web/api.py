@@ -6,18 +6,21 @@ are synchronous, as the store is; `app` runs them in threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from llmobs.analyzer.store.base import Row, State, Store
-from llmobs.web.errors import NotFoundError
+from llmobs.analyzer.store.base import EXPORTED, Exported, Owner, Row, State, Store
+from llmobs.errors import LlmobsError, StoreError
+from llmobs.web.errors import BadQueryError, NotFoundError, UnavailableError
 from llmobs.web.health import health
 from llmobs.web.query import DIMENSIONS, MAX_LIMIT, Query, Window, step_s
 
-__all__ = ["BY_ID", "LISTS", "Api", "Ready"]
+__all__ = ["BY_ID", "FILES", "LISTS", "OWNERS", "Api", "Erase", "Ready"]
 
 Ready: TypeAlias = Callable[[], tuple[bool, dict[str, Any]]]
+Erase: TypeAlias = Callable[[Owner, str], Row]
 
 MAX_SPANS: Final = 2_000  # of one trace: nobody reads more, and it would be many MB
 
@@ -26,6 +29,9 @@ COST_KEYS: Final = (
     "user_id", "prompt_name", "prompt_version", "day", "hour",
 )  # fmt: skip
 
+_EXPORT_NAME: Final = re.compile(
+    rf"(?P<table>{'|'.join(EXPORTED)})-(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})\.parquet"
+)
 _GONE_HINT: Final = "It may be older than what is kept, or not stored yet."
 
 
@@ -37,15 +43,22 @@ class Api:
         state: Monitors, findings and alerts.
         ready: Whether the engine works, with details.
         metrics: The engine's own metrics in Prometheus' text format.
+        erase: Forgets a user or a session; None: another process does.
     """
 
     def __init__(
-        self, store: Store, state: State, ready: Ready, metrics: Callable[[], bytes]
+        self,
+        store: Store,
+        state: State,
+        ready: Ready,
+        metrics: Callable[[], bytes],
+        erase: Erase | None = None,
     ) -> None:
         self._store = store
         self._state = state
         self._ready = ready
         self._metrics = metrics
+        self._erase = erase
 
     def overview(self, query: Query) -> Row:
         """Return the totals of the window and of the one before it."""
@@ -177,6 +190,55 @@ class Api:
         rows = self._store.metric_series(name, grid.since_ns, grid.until_ns, step)
         return {"window": window.to_json(), "name": name, "step_s": step, "rows": rows}
 
+    def export(self, query: Query) -> Row:
+        """Return what an export of a window consists of; each file is then asked for by name."""
+        window = query.window()
+        wanted = (query.text("what") or ",".join(EXPORTED)).split(",")
+        unknown = sorted(set(wanted) - set(EXPORTED))
+        if unknown:
+            raise BadQueryError(
+                f"what={unknown[0]!r} is not known", hint=f"Use some of: {', '.join(EXPORTED)}."
+            )
+        what = cast(Sequence[Exported], wanted)
+        files = self._store.export_files(window.since_ns, window.until_ns, what)
+        return {
+            "window": window.to_json(),
+            "files": [
+                {"name": file.name, "table": file.table, "rows": file.n_rows} for file in files
+            ],
+        }
+
+    def export_file(self, query: Query, name: str) -> Iterator[bytes]:
+        """Return one file of an export as Parquet, piece by piece."""
+        window, known = query.window(), _EXPORT_NAME.fullmatch(name)
+        if known:
+            day = Window.of_day(known["day"])
+            files = self._store.export_files(
+                max(window.since_ns, day.since_ns),
+                min(window.until_ns, day.until_ns),
+                [cast(Exported, known["table"])],
+            )
+            if files:
+                return self._store.export_parts(files[0])
+        raise NotFoundError(f"no rows for {name!r} in that window", hint=_GONE_HINT)
+
+    def erase(self, owner: Owner, name: str) -> Row:
+        """Forget a user or a session, and say what was found of it."""
+        if self._erase is None:
+            raise NotFoundError(
+                "this process can not delete", hint="Ask the one with the role watch."
+            )
+        if not name:
+            raise BadQueryError(f"the id of the {owner} is empty", hint="It stands in the path.")
+        try:
+            return {owner: name, **self._erase(owner, name)}
+        except StoreError:
+            raise
+        except LlmobsError as error:
+            raise UnavailableError(
+                str(error), hint="It is noted, and nothing more comes in."
+            ) from error
+
     def status(self, query: Query) -> Row:
         """Return how the engine stands, what its metrics say of it, and how much it keeps."""
         ready, details = self._ready()
@@ -217,9 +279,18 @@ LISTS: Final[Mapping[str, tuple[Callable[[Api, Query], Row], frozenset[str]]]] =
         frozenset({"state", "service", "feature", "monitor", "severity", "limit"}),
     ),
     "metrics": (Api.metrics, _WINDOW | {"name", "step"}),
+    "export": (Api.export, _WINDOW | {"what"}),
     "status": (Api.status, frozenset()),
 }
 """Address below ``/api/v1/`` to method and the parameters that it understands."""
+
+OWNERS: Final[Mapping[str, Owner]] = {"users": "user", "sessions": "session"}
+"""Address before ``/{id}`` that can be deleted to what the id is of."""
+
+FILES: Final[Mapping[str, tuple[Callable[[Api, Query, str], Iterator[bytes]], frozenset[str]]]] = {
+    "export": (Api.export_file, _WINDOW),
+}
+"""Address before ``/{name}`` of a file that is streamed to method and parameters."""
 
 BY_ID: Final[Mapping[str, Callable[[Api, Query, str], Row]]] = {
     "sessions": Api.session,

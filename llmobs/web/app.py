@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -21,15 +21,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 
-from llmobs.analyzer.store.base import Row, State, Store
+from llmobs.analyzer.store.base import Owner, Row, State, Store
 from llmobs.errors import ConfigurationError, StoreError
-from llmobs.web.api import BY_ID, LISTS, Api, Ready
+from llmobs.web.api import BY_ID, FILES, LISTS, OWNERS, Api, Erase, Ready
 from llmobs.web.assets import Assets
 from llmobs.web.encode import JsonResponse
-from llmobs.web.errors import ApiError, NotFoundError
+from llmobs.web.errors import ApiError, ForbiddenError, NotFoundError
 from llmobs.web.query import Query
 from llmobs.web.security import HEADERS, SecurityHeaders, TokenGate
 
@@ -65,6 +65,8 @@ def create_app(
     metrics: Callable[[], bytes],
     ready: Ready,
     token: str | None = None,
+    admin_token: str | None = None,
+    erase: Erase | None = None,
     base_path: str = "",
     allowed_hosts: Sequence[str] = ("*",),
     clock_ns: Callable[[], int] = time.time_ns,
@@ -77,6 +79,8 @@ def create_app(
         metrics: The engine's own metrics in Prometheus' text format.
         ready: Whether the engine works, with details as JSON values; asked by ``/readyz``.
         token: Who wants data must know it; None: everyone may look.
+        admin_token: Who wants to delete must know it; None: nobody may.
+        erase: Forgets a user or a session; None: another process does.
         base_path: What page, assets and API lie below, such as ``/llmobs`` behind a proxy.
             The probes and ``/metrics`` are always at the root.
         allowed_hosts: Names that page and API answer to. Without a token, naming them keeps
@@ -84,7 +88,7 @@ def create_app(
         clock_ns: What the time is, in ns since 1970.
 
     Raises:
-        ConfigurationError: `base_path` or `token` can't work.
+        ConfigurationError: `base_path` or a token can't work.
     """
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", base_path):
         raise ConfigurationError(
@@ -92,10 +96,13 @@ def create_app(
         )
     if token == "":
         raise ConfigurationError("the token is empty; give one, or None to let everyone look")
+    if admin_token == "":
+        raise ConfigurationError("the admin token is empty; give one, or None to let nobody delete")
 
     gate = TokenGate(token, f"{base_path}/") if token is not None else None
     assets = Assets(base_path)
-    endpoints = _Endpoints(Api(store, state, ready, metrics), gate, clock_ns)
+    admin = TokenGate(admin_token, f"{base_path}/") if admin_token is not None else None
+    endpoints = _Endpoints(Api(store, state, ready, metrics, erase), gate, admin, clock_ns)
 
     async def page(_request: Request) -> Response:
         return assets.page()
@@ -150,9 +157,16 @@ def create_app(
 class _Endpoints:
     """Joins `Api` to HTTP: the gate, the parameters, the thread, the JSON."""
 
-    def __init__(self, api: Api, gate: TokenGate | None, clock_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        gate: TokenGate | None,
+        admin: TokenGate | None,
+        clock_ns: Callable[[], int],
+    ) -> None:
         self._api = api
         self._gate = gate
+        self._admin = admin
         self._clock_ns = clock_ns
         self._limiter = anyio.CapacityLimiter(MAX_QUERIES)
 
@@ -166,6 +180,11 @@ class _Endpoints:
             ]
         for name, (method, known) in LISTS.items():
             routes.append(Route(f"/api/v1/{name}", partial(self._answer, method, known)))
+        for name, owner in OWNERS.items():
+            erase = partial(self._erase, owner)
+            routes.append(Route(f"/api/v1/{name}/{{id:path}}", erase, methods=["DELETE"]))
+        for name, (parts, known) in FILES.items():
+            routes.append(Route(f"/api/v1/{name}/{{name}}", partial(self._stream, parts, known)))
         for name, by_id in BY_ID.items():
             answer = partial(self._answer, by_id, frozenset())
             routes.append(Route(f"/api/v1/{name}/{{id:path}}", answer))
@@ -183,6 +202,37 @@ class _Endpoints:
             return JsonResponse(method(self._api, query, *ids))
 
         return await anyio.to_thread.run_sync(read, limiter=self._limiter)
+
+    async def _erase(self, owner: Owner, request: Request) -> Response:
+        if self._admin is None:
+            raise ForbiddenError("nobody may delete", hint="Set admin_token on the server.")
+        if not self._admin.bears(request):  # a cookie alone deletes nothing
+            return self._admin.refusal()
+        Query(request.query_params, frozenset(), self._clock_ns())
+        name = request.path_params["id"]
+        row = await anyio.to_thread.run_sync(self._api.erase, owner, name, limiter=self._limiter)
+        return JsonResponse(row)
+
+    async def _stream(
+        self, method: Callable[..., Iterator[bytes]], known: frozenset[str], request: Request
+    ) -> Response:
+        if self._gate is not None and not self._gate.admits(request):
+            return self._gate.refusal()
+        query = Query(request.query_params, known, self._clock_ns())
+        name = request.path_params["name"]
+        parts = await anyio.to_thread.run_sync(
+            method, self._api, query, name, limiter=self._limiter
+        )
+        # The next piece is made when the client has taken the one before.
+        return StreamingResponse(
+            parts,
+            media_type="application/vnd.apache.parquet",
+            headers={
+                "Cache-Control": "no-store",
+                "Content-Disposition": f'attachment; filename="{name}"',
+                "Content-Encoding": "identity",  # it is packed already
+            },
+        )
 
 
 async def _in_thread(function: Callable[[], _T]) -> _T:

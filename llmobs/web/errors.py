@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmobs.errors import LlmobsError
 
-__all__ = ["ApiError", "BadQueryError", "NotFoundError"]
+__all__ = ["ApiError", "BadQueryError", "ForbiddenError", "NotFoundError", "UnavailableError"]
 
 
 class ApiError(LlmobsError):
@@ -28,7 +28,19 @@ class BadQueryError(ApiError):
     status = 400
 
 
+class ForbiddenError(ApiError):
+    """The server is not set up to let anyone do this."""
+
+    status = 403
+
+
 class NotFoundError(ApiError):
     """There is nothing of that id, or no such address."""
 
     status = 404
+
+
+class UnavailableError(ApiError):
+    """A part of the server can't do it now."""
+
+    status = 503

@@ -43,6 +43,20 @@ class Window:
         """Return the length in seconds."""
         return (self.until_ns - self.since_ns) / 1e9
 
+    @classmethod
+    def of_day(cls, text: str) -> Window:
+        """Return a day (UTC) such as ``2026-11-24``.
+
+        Raises:
+            BadQueryError: There is no such day.
+        """
+        try:
+            day = datetime.fromisoformat(text).replace(tzinfo=UTC)
+        except ValueError as error:
+            raise BadQueryError(f"{text!r} is not a day", hint=TIME_HINT) from error
+        since_ns = int(day.timestamp()) * 1_000_000_000
+        return cls(since_ns, since_ns + 86_400 * 1_000_000_000)
+
     def previous(self) -> Window:
         """Return the window of the same length that ends where this one begins."""
         return Window(2 * self.since_ns - self.until_ns, self.since_ns)

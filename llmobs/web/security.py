@@ -71,11 +71,15 @@ class TokenGate:
 
     def admits(self, connection: HTTPConnection) -> bool:
         """Return whether the caller has shown the token."""
-        scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
+        if self.bears(connection):
             return True
         cookie = connection.cookies.get(COOKIE, "")
         return hmac.compare_digest(cookie.encode(), self._cookie.encode())
+
+    def bears(self, connection: HTTPConnection) -> bool:
+        """Return whether the caller has shown it as a bearer: no browser does so by itself."""
+        scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and self._is_token(bearer.strip())
 
     def refusal(self) -> Response:
         """Return the 401."""

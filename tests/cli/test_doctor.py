@@ -22,8 +22,6 @@ from llmobs.web.app import create_app
 from llmobs.web.health import health
 from tests.web.fakes import FakeState, FakeStore, sample_page_metrics, sample_ready
 
-LOG_BYTES = 1 << 30
-
 
 @dataclass
 class Shown:
@@ -139,6 +137,13 @@ STATES = [
     ("llmobs_log_backlog_seconds 40", "log", "warning"),
     ("llmobs_log_backlog_seconds 900", "log", "problem"),
     ("llmobs_log_disk_errors_total 2", "log", "problem"),
+    ('llmobs_backlog_seconds{stage="analysis"} 90', "analysis backlog", "warning"),
+    ('llmobs_backlog_seconds{stage="analysis"} 900', "analysis backlog", "problem"),
+    ("llmobs_store_parts 400", "store engine", "warning"),
+    ("llmobs_store_parts 1200", "store engine", "problem"),
+    ('llmobs_lost_total{reason="corrupt"} 1', "lost: corrupt", "problem"),
+    ('llmobs_lost_total{reason="no_room"} 4', "lost: no_room", "problem"),
+    ('llmobs_lost_total{reason="expired"} 7', "lost: expired", "problem"),
     ("llmobs_scoring_lag_seconds 300", "analysis", "warning"),
     (
         'llmobs_receive_requests_total{outcome="unauthenticated",signal="none",transport="http"} 3',
@@ -187,7 +192,7 @@ def judged(**changes: Any) -> dict[str, Check]:
         },
         **changes,
     }
-    checks = diagnose(status, [], now_ms=now_ms, log_max_bytes=LOG_BYTES)
+    checks = diagnose(status, [], now_ms=now_ms)
     return {check.name: check for check in checks}
 
 
@@ -222,6 +227,36 @@ def test_a_log_that_is_read_to_its_end_says_so() -> None:
     metrics = changed("llmobs_log_backlog_segments 0")
     check = judged(health=health(metrics, time.time()))["log"]
     assert (check.state, check.words) == ("ok", "nothing waits to be read (room for 1.1 GB)")
+
+
+def without(*names: str) -> dict[str, Any]:
+    """Return the health of a server that does not say some things."""
+    lines = sample_page_metrics().decode().splitlines()
+    kept = [line for line in lines if not line.startswith(names)]
+    return health("\n".join([*kept, ""]).encode(), time.time())
+
+
+def test_a_log_in_a_broker_has_no_limit_but_what_waits_there_is_told() -> None:
+    told = without("llmobs_log_")
+    told["log"] = {"n_refused": 0.0, "queue_bytes": 2_000_000.0}
+    told["engine"]["lag_records"] = 12_000.0
+    checks = judged(health=told)
+    assert checks["log"].words == "is a broker; 2 MB wait to go there"
+    assert "1 segment waits to be stored" in checks["ingest backlog"].words
+    assert "12,000 records are still in Kafka" in checks["ingest backlog"].words
+
+
+def test_a_store_that_does_not_answer_is_a_problem() -> None:
+    assert judged(health=without("llmobs_store_"))["store engine"].state == "problem"
+
+
+def test_a_worker_does_not_watch_and_who_watches_takes_nothing() -> None:
+    worker = judged(details={"ingest": "ok", "scoring": "ok", "receiver": "ok"})
+    assert "scoring loop" in worker
+    assert "analysis loop" not in worker
+    watch = judged(details={"analysis": "ok", "announcer": "ok"}, health=without("llmobs_log_"))
+    assert not {"log", "receiver", "ingest loop"} & set(watch)
+    assert all(check.state != "problem" for check in watch.values())
 
 
 def test_loops_that_have_not_turned_yet_are_not_taken_for_dead() -> None:

@@ -12,14 +12,14 @@ import random
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
 import uvicorn
 
-from llmobs.analyzer.store.base import Row, State, Store
+from llmobs.analyzer.store.base import Erased, Exported, ExportFile, Owner, Row, State, Store
 from llmobs.records import (
     SPAN_SCHEMA,
     Alert,
@@ -237,6 +237,20 @@ class FakeStore:
     def mark_scored(self, segment: int, n_spans: int) -> None:
         raise NotImplementedError
 
+    def health(self) -> Row:
+        raise NotImplementedError
+
+    def backlog(self, after: Cursor, sources: Collection[int] | None = None) -> Row:
+        raise NotImplementedError
+
+    def export_files(
+        self, since_ns: int, until_ns: int, what: Sequence[Exported]
+    ) -> Sequence[ExportFile]:
+        raise NotImplementedError
+
+    def export_parts(self, file: ExportFile) -> Iterator[bytes]:
+        raise NotImplementedError
+
     def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
         raise NotImplementedError
 
@@ -244,6 +258,9 @@ class FakeStore:
         raise NotImplementedError
 
     def drop_scores(self, after: Cursor) -> None:
+        raise NotImplementedError
+
+    def note_erasure(self, owner: Owner, name: str, n_characters: int) -> Erased:
         raise NotImplementedError
 
     def delete_user(self, user_id: str) -> int:
@@ -871,6 +888,9 @@ class FakeState:
     def finding(self, finding_id: str) -> Finding | None:
         return next((f for f in self._findings if f.id == finding_id), None)
 
+    def forget(self, traces: Collection[str], texts: Collection[str]) -> int:
+        raise NotImplementedError
+
     def statuses(self) -> list[Row]:
         return [status.to_json() for status in self._statuses]
 
@@ -1073,6 +1093,8 @@ llmobs_receive_requests_total{{outcome="accepted",signal="traces",transport="htt
 llmobs_receive_requests_total{{outcome="accepted",signal="logs",transport="grpc"}} 6.0
 llmobs_log_backlog_segments 1.0
 llmobs_log_backlog_bytes 2.5e+06
+llmobs_log_limit_bytes 1.073741824e+09
+llmobs_log_queue_bytes 0.0
 llmobs_log_backlog_seconds 0.4
 llmobs_log_refused_total 0.0
 llmobs_log_disk_errors_total 0.0
@@ -1080,6 +1102,15 @@ llmobs_ingest_items_total{{outcome="accepted",signal="traces"}} 12783.0
 llmobs_ingest_items_total{{outcome="duplicate",signal="traces"}} 64.0
 llmobs_ingest_items_total{{outcome="rejected",signal="traces"}} 0.0
 llmobs_scoring_lag_seconds 0.65
+llmobs_backlog_segments{{stage="ingest"}} 1.0
+llmobs_backlog_segments{{stage="analysis"}} 2.0
+llmobs_backlog_seconds{{stage="ingest"}} 0.4
+llmobs_backlog_seconds{{stage="analysis"}} 1.0
+llmobs_aside_bytes 0.0
+llmobs_store_bytes 3.2e+06
+llmobs_store_parts 12.0
+llmobs_store_merges 1.0
+llmobs_store_mutations 0.0
 llmobs_last_cycle_timestamp_seconds{{stage="ingest"}} {now_s - 0.05}
 llmobs_last_cycle_timestamp_seconds{{stage="analysis"}} {now_s - 0.1}
 llmobs_last_cycle_timestamp_seconds{{stage="announcer"}} {now_s - 0.4}

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from llmobs.analyzer.store.base import Row
-from llmobs.errors import ConfigurationError, StoreError
+from llmobs.errors import ConfigurationError, LlmobsError, StoreError
 from llmobs.web.app import create_app
 from llmobs.web.health import health
 from tests.web.fakes import (
@@ -526,3 +526,77 @@ def test_other_host_names_get_no_data_where_the_hosts_are_named(store: FakeStore
     assert client.get(f"{API}/status", headers={"Host": "evil.example"}).status_code == 400
     assert client.get(f"{API}/status", headers={"Host": "llmobs.example"}).status_code == 200
     assert client.get("/healthz", headers={"Host": "10.0.0.7"}).status_code == 200
+
+
+# Deleting.
+
+ADMIN = {"Authorization": "Bearer admin-secret"}
+
+
+class Erased:
+    """Remembers what it was told to erase."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def __call__(self, owner: str, name: str) -> Row:
+        if name == "stuck":
+            raise LlmobsError("the analysis stands still")
+        if name == "broken":
+            raise StoreError("SELECT secret FROM spans")
+        self.told.append((owner, name))
+        return {"n_spans": 3}
+
+
+def test_who_has_the_admin_token_deletes_a_user_or_a_session(store: FakeStore) -> None:
+    erase = Erased()
+    client = client_of(store, admin_token="admin-secret", erase=erase)
+    answer = client.delete(f"{API}/users/ann%40example.com", headers=ADMIN)
+    assert answer.json() == {"user": "ann@example.com", "n_spans": 3}
+    assert client.delete(f"{API}/sessions/tenant%2F7", headers=ADMIN).status_code == 200
+    assert erase.told == [("user", "ann@example.com"), ("session", "tenant/7")]
+
+
+def test_nobody_else_deletes(store: FakeStore) -> None:
+    erase = Erased()
+    client = client_of(store, token="page-secret", admin_token="admin-secret", erase=erase)
+    client.post(f"{API}/login", json={"token": "page-secret"})
+    for headers in ({}, {"Authorization": "Bearer page-secret"}):
+        answer = client.delete(f"{API}/users/ann", headers=headers)
+        assert answer.status_code == 401
+    open_to_read = client_of(store, erase=erase)
+    answer = open_to_read.delete(f"{API}/users/ann", headers=ADMIN)
+    assert answer.status_code == 403
+    assert "admin_token" in answer.json()["hint"]
+    assert erase.told == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("users/", 400, "empty"),
+        ("users/ann?since=1h", 400, "unknown parameter"),
+        ("users/stuck", 503, "stands still"),
+        ("users/broken", 503, "the store failed"),
+        ("traces/abc", 405, ""),
+    ],
+)
+def test_what_can_not_be_deleted_says_so(
+    store: FakeStore, path: str, status: int, words: str
+) -> None:
+    client = client_of(store, admin_token="admin-secret", erase=Erased())
+    answer = client.delete(f"{API}/{path}", headers=ADMIN)
+    assert answer.status_code == status
+    assert words in answer.text
+
+
+def test_a_process_that_does_not_watch_sends_to_the_one_that_does(store: FakeStore) -> None:
+    client = client_of(store, admin_token="admin-secret")
+    answer = client.delete(f"{API}/users/ann", headers=ADMIN)
+    assert answer.status_code == 404
+    assert "watch" in answer.json()["hint"]
+
+
+def test_an_empty_admin_token_is_refused(store: FakeStore) -> None:
+    with pytest.raises(ConfigurationError, match="empty"):
+        client_of(store, admin_token="")

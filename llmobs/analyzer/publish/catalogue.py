@@ -38,9 +38,11 @@ CLOSED_LABELS: Final = frozenset(
         "metric",
         "outcome",
         "rating",
+        "reason",
         "repair",
         "severity",
         "signal",
+        "stage",
         "token_type",
         semconv.GEN_AI_EVALUATION_SCORE_LABEL,
         "gen_ai.evaluation.target",
@@ -251,8 +253,9 @@ INGEST_ITEMS: Final = MetricSpec(
     "counter",
     "{item}",
     ("signal", "outcome"),
-    "Items taken from the log: accepted ones are in the store, duplicates were there already, "
-    "rejected ones (whole requests) could not be read and were set aside.",
+    "Items taken from the log: accepted ones are in the store, duplicates were there already or "
+    "belong to someone who was deleted, rejected ones (whole requests) could not be read and were "
+    "set aside.",
 )
 REPAIRS: Final = MetricSpec(
     "llmobs_repairs_total",
@@ -267,6 +270,57 @@ SCORING_LAG: Final = MetricSpec(
     "s",
     (),
     "From the end of the newest span of the last batch to its analysis.",
+)
+BACKLOG: Final = MetricSpec(
+    "llmobs_backlog_segments",
+    "gauge",
+    "{segment}",
+    ("stage",),
+    "Segments that wait: for ingest in the log, for scoring and analysis in the store.",
+)
+BACKLOG_AGE: Final = MetricSpec(
+    "llmobs_backlog_seconds",
+    "gauge",
+    "s",
+    ("stage",),
+    "How long the oldest of these segments has waited.",
+)
+BROKER_LAG: Final = MetricSpec(
+    "llmobs_log_lag_records",
+    "gauge",
+    "{record}",
+    (),
+    "Records in Kafka that were not read yet; absent without Kafka.",
+)
+ASIDE: Final = MetricSpec(
+    "llmobs_aside_bytes",
+    "gauge",
+    "By",
+    (),
+    "Size of the requests that were set aside for a person to look at.",
+)
+LOST: Final = MetricSpec(
+    "llmobs_lost_total",
+    "counter",
+    "{request}",
+    ("reason",),
+    "What was acknowledged and is not stored: corrupt (damaged on disk), no_room (could not be "
+    "read, and no room to set it aside), expired (gone from Kafka before it was read).",
+)
+STORE_SIZE: Final = MetricSpec(
+    "llmobs_store_bytes", "gauge", "By", (), "Size of the store on disk, compressed."
+)
+STORE_PARTS: Final = MetricSpec(
+    "llmobs_store_parts",
+    "gauge",
+    "{part}",
+    (),
+    "Parts of the partition that has the most; merges bring them together. Inserts are slowed "
+    "at 1,000 and refused at 3,000.",
+)
+STORE_MERGES: Final = MetricSpec("llmobs_store_merges", "gauge", "{merge}", (), "Merges under way.")
+STORE_MUTATIONS: Final = MetricSpec(
+    "llmobs_store_mutations", "gauge", "{mutation}", (), "Deletions under way."
 )
 LAST_CYCLE: Final = MetricSpec(
     "llmobs_last_cycle_timestamp_seconds",
@@ -317,6 +371,15 @@ METRICS: Final = (
     INGEST_ITEMS,
     REPAIRS,
     SCORING_LAG,
+    BACKLOG,
+    BACKLOG_AGE,
+    BROKER_LAG,
+    ASIDE,
+    LOST,
+    STORE_SIZE,
+    STORE_PARTS,
+    STORE_MERGES,
+    STORE_MUTATIONS,
     LAST_CYCLE,
     PUBLISH_FAILURES,
     SERIES_FOLDED,

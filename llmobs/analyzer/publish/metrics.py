@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import pyarrow.compute as pc
@@ -31,7 +31,10 @@ from llmobs.records import (
     SpanBatch,
 )
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Observed"]
+
+Observed: TypeAlias = Mapping[str, Mapping[Labels, float]]
+"""Values by name of a metric and values of its labels."""
 
 _SIGNALS: Final = ("traces", "logs", "metrics")
 _OUTCOMES: Final = ("accepted", "rejected")
@@ -63,6 +66,8 @@ class Metrics:
             spec.name: {} for spec in cat.METRICS if spec.kind == "gauge"
         }
         self._sessions = SessionBoard()
+        self._watched: list[Callable[[], Observed]] = []
+        self._totals: dict[tuple[str, Labels], float] = {}  # of watched counters
         self._start_known_series()
 
     def record(self, spans: SpanBatch, scores: Scores, events: EventBatch | None = None) -> None:
@@ -144,13 +149,26 @@ class Metrics:
         with self._lock:
             self._count(cat.PUBLISH_FAILURES, (target,), 1)
 
+    def watch(self, ask: Callable[[], Observed]) -> None:
+        """Have a part asked how it is whenever the metrics are wanted.
+
+        Args:
+            ask: Returns the values of gauges, and of counters since the start, by metric and
+                labels; what it leaves out is not known now. A counter never falls: a lower
+                value counts as nothing new.
+        """
+        self._watched.append(ask)
+
     def render(self, form: exposition.Format = "text") -> bytes:
         """Write every series for Prometheus; `exposition.CONTENT_TYPES` has the header."""
         return exposition.render(self.snapshot(), form)
 
     def snapshot(self) -> Snapshot:
         """Copy out every series as it stands now."""
+        observed = [ask() for ask in self._watched]  # they may take a while: not under the lock
         with self._lock:
+            for values in observed:
+                self._publish_observed(values)
             self._publish_sessions()
             self._publish_folded()
             out: Snapshot = []
@@ -293,6 +311,16 @@ class Metrics:
                 np.array([value]),
                 np.ones(1),
             )
+
+    def _publish_observed(self, observed: Observed) -> None:
+        for name, series in observed.items():
+            if name in self._gauges:
+                self._gauges[name] = dict(series)
+                continue
+            for labels, total in series.items():
+                known = self._totals.get((name, labels), 0.0)
+                self._count(self._families[name].spec, labels, max(0.0, total - known))
+                self._totals[name, labels] = total
 
     def _publish_sessions(self) -> None:
         ended = self._sessions.ended(self._now_s())

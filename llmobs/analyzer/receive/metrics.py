@@ -37,6 +37,7 @@ _LOG: Final = {
     "bytes_on_disk": ("llmobs_log_backlog_bytes", "Size of the segments the engine has to read."),
     "n_segments": ("llmobs_log_backlog_segments", "Segments the engine has to read."),
     "oldest_segment_age_s": ("llmobs_log_backlog_seconds", "Age of the oldest of these segments."),
+    "limit_bytes": ("llmobs_log_limit_bytes", "Size from which senders are asked to wait."),
     "queue_bytes": ("llmobs_log_queue_bytes", "Requests in memory that wait for the disk."),
 }
 

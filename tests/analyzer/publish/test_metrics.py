@@ -374,3 +374,23 @@ def test_every_metric_has_a_name_that_says_its_kind_and_unit() -> None:
             assert "_seconds" in spec.name
         if spec.unit == "{USD}":
             assert "_usd" in spec.name
+
+
+def test_a_part_that_is_watched_is_asked_whenever_the_metrics_are_wanted() -> None:
+    metrics = Metrics()
+    said: dict[str, dict[tuple[str, ...], float]] = {}
+    metrics.watch(lambda: said)
+    said["llmobs_backlog_segments"] = {("ingest",): 3.0, ("analysis",): 1.0}
+    said["llmobs_lost_total"] = {("corrupt",): 0.0}
+    assert value(metrics, "llmobs_backlog_segments", stage="ingest") == 3
+    assert value(metrics, "llmobs_lost_total", reason="corrupt") == 0
+    said["llmobs_backlog_segments"] = {("analysis",): 0.0}
+    assert np.isnan(value(metrics, "llmobs_backlog_segments", stage="ingest"))
+
+
+def test_a_watched_counter_adds_up_what_is_new_and_never_falls() -> None:
+    metrics = Metrics()
+    totals = iter([2.0, 5.0, 1.0, 3.0])  # restarted after 5
+    metrics.watch(lambda: {"llmobs_lost_total": {("expired",): next(totals)}})
+    seen = [value(metrics, "llmobs_lost_total", reason="expired") for _ in range(4)]
+    assert seen == [2, 5, 5, 7]
