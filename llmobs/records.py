@@ -269,7 +269,7 @@ class RawPart:
 
 @dataclass(frozen=True, slots=True)
 class RawSpans:
-    """What stands between decode and normalize: spans of a segment, in parts of about 1 MiB.
+    """What stands between decode and normalize: spans of a segment, in parts of about 4 MiB.
 
     Attributes:
         parts: In no order that means anything.
@@ -332,7 +332,7 @@ SOURCE_SHIFT: Final = 48
 
 
 def source_of(number: int) -> int:
-    """Return the source that a segment came from, in [0, 65536)."""
+    """Return the source that a segment came from, in [0, 32768)."""
     return number >> SOURCE_SHIFT
 
 

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from llmobs.analyzer.log.base import LogReader
     from llmobs.analyzer.notify import Announcer
     from llmobs.analyzer.pipeline import Analysis, Loop
-    from llmobs.analyzer.publish import Metrics
+    from llmobs.analyzer.publish import GrafanaPublisher, Metrics, OtlpPublisher
     from llmobs.analyzer.receive.base import Sink
     from llmobs.analyzer.score import ScoreStage
-    from llmobs.analyzer.store.base import State, Store
+    from llmobs.analyzer.store.base import Owner, Row, State, Store
 
-__all__ = ["Server", "configure_logging", "run_engine", "run_receiver"]
+__all__ = ["Server", "configure_logging", "restart_delay_s", "run_engine", "run_receiver"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,8 +106,9 @@ class _Engine:
 
     def __init__(self, settings: Settings) -> None:
         from llmobs.analyzer.decode import warm
+        from llmobs.analyzer.health import Health
         from llmobs.analyzer.pipeline import Ingest, Loop, Scoring, Worker
-        from llmobs.analyzer.publish import Metrics, OtlpPublisher
+        from llmobs.analyzer.publish import Metrics
         from llmobs.analyzer.score import ScoreStage, load_scorers
         from llmobs.analyzer.store import open_state, open_store
         from llmobs.measures.cost import PriceBook
@@ -119,16 +120,13 @@ class _Engine:
             settings.store_url,
             memory_limit_bytes=settings.store_memory_bytes,
             retention_days=settings.retention_days,
+            texts_days=settings.texts_days,
+            rollups_days=settings.rollups_days,
+            text_index=settings.text_index,
         )
         self._state = open_state(settings.data / "state.db")
         self._metrics = Metrics()
-        self._otlp = (
-            OtlpPublisher(
-                self._metrics, settings.otlp_endpoint, interval_s=settings.otlp_interval_s
-            )
-            if settings.otlp_endpoint
-            else None
-        )
+        self._otlp = _otlp(settings, self._metrics)
         names = None if settings.scorers == ("all",) else settings.scorers
         stage = ScoreStage(load_scorers(names), time_box_s=settings.scorer_timeout_s)
         self._log: LogReader | None = None
@@ -147,18 +145,23 @@ class _Engine:
             scoring = Scoring(self._store, stage)
             worker = Worker(self._store, scoring, self._metrics, batch=settings.analysis_batch)
             loop("scoring", worker.step, 0.1)
+            health = Health(self._store, self._log, "scoring", self._store.scored)
         else:
             self._analysis = _analysis(settings, self._store, self._state, stage, self._metrics)
             announcer = _announcer(settings, self._state, self._metrics)
             loop("analysis", self._analysis.step, 0.1 if settings.role == "all" else 1.0)
             loop("announcer", lambda: announcer.step(time.time_ns()), 0.5)
-        web_token = settings.web_token
+            health = Health(self._store, self._log, "analysis", self._state.cursor)
+        self._metrics.watch(health)
+        web_token, admin_token = settings.web_token, settings.admin_token
         self.app = create_app(
             self._store,
             self._state,
             metrics=self._render_metrics,
             ready=self._ready,
             token=web_token.get_secret_value() if web_token else None,
+            admin_token=admin_token.get_secret_value() if admin_token else None,
+            erase=_eraser(settings, self._store, self._state, self._analysis),
             allowed_hosts=_allowed_hosts(settings),
         )
         # The fast decoder compiles meanwhile; until then the slower one serves.
@@ -172,7 +175,8 @@ class _Engine:
 
     def stop(self) -> None:
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
-        if self._log is not None:
+        # Kafka keeps what is not stored; segment files are drained, for who moves the folder.
+        if self._log is not None and not self._settings.log:
             ingest = self._loops[0]
             while self._log.sealed() and time.monotonic() < deadline and not ingest.error:
                 time.sleep(0.05)
@@ -212,7 +216,9 @@ def _log_writer(settings: Settings) -> Sink:
     if settings.log:
         from llmobs.analyzer.log.kafka import KafkaLogWriter
 
-        return KafkaLogWriter(settings.log.get_secret_value())
+        return KafkaLogWriter(
+            settings.log.get_secret_value(), max_request_bytes=settings.max_unpacked_bytes
+        )
     from llmobs.analyzer.log import SegmentWriter
 
     return SegmentWriter(
@@ -266,21 +272,42 @@ def _analysis(
 
 def _announcer(settings: Settings, state: State, metrics: Metrics) -> Announcer:
     from llmobs.analyzer.notify import AlertBook, Announcer, AppriseNotifier
-    from llmobs.analyzer.publish import GrafanaPublisher
 
-    token = settings.grafana_token
-    grafana = (
-        GrafanaPublisher(settings.grafana_url, token=token.get_secret_value() if token else "")
-        if settings.grafana_url
-        else None
-    )
     return Announcer(
         state,
         AlertBook(page_url=settings.page_url, resolve_after_s=settings.resolve_after_s),
         [AppriseNotifier(name, url.get_secret_value()) for name, url in settings.channels.items()],
-        grafana=grafana,
+        grafana=_grafana(settings),
         metrics=metrics,
     )
+
+
+def _grafana(settings: Settings) -> GrafanaPublisher | None:
+    if not settings.grafana_url:
+        return None
+    from llmobs.analyzer.publish import GrafanaPublisher
+
+    token = settings.grafana_token
+    return GrafanaPublisher(settings.grafana_url, token=token.get_secret_value() if token else "")
+
+
+def _otlp(settings: Settings, metrics: Metrics) -> OtlpPublisher | None:
+    if not settings.otlp_endpoint:
+        return None
+    from llmobs.analyzer.publish import OtlpPublisher
+
+    return OtlpPublisher(metrics, settings.otlp_endpoint, interval_s=settings.otlp_interval_s)
+
+
+def _eraser(
+    settings: Settings, store: Store, state: State, analysis: Analysis | None
+) -> Callable[[Owner, str], Row] | None:
+    """Return what forgets a user or a session; None beside another process that watches."""
+    from llmobs.analyzer.erase import Eraser
+
+    if analysis is None:
+        return None
+    return Eraser(store, state, analysis.forget, settings.data / "aside").erase
 
 
 # --- the supervisor
@@ -383,10 +410,9 @@ class Server:
                 if child.process.is_alive():
                     continue
                 if not child.restart_at:
-                    lived_s = now - child.started
-                    child.n_quick_deaths = 0 if lived_s > CALM_S else child.n_quick_deaths + 1
-                    delay = RESTART_DELAYS_S[min(child.n_quick_deaths, len(RESTART_DELAYS_S)) - 1]
-                    child.restart_at = now + delay
+                    is_quick = now - child.started <= CALM_S
+                    child.n_quick_deaths = child.n_quick_deaths + 1 if is_quick else 0
+                    child.restart_at = now + restart_delay_s(child.n_quick_deaths)
                     logger.error(
                         "child died",
                         extra={"child": child.name, "exit_code": child.process.exitcode},
@@ -395,6 +421,11 @@ class Server:
                     child.restart_at = 0.0
                     self.n_restarts += 1
                     self._spawn(child)
+
+
+def restart_delay_s(n_quick_deaths: int) -> float:
+    """Return how long a child that died so often in a row, each time soon, stays down."""
+    return RESTART_DELAYS_S[max(0, min(n_quick_deaths, len(RESTART_DELAYS_S)) - 1)]
 
 
 def _with_ports(settings: Settings) -> Settings:

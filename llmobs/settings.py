@@ -25,6 +25,7 @@ NOT_SETTINGS: Final = frozenset(
     {
         "LLMOBS_CONFIG",
         "LLMOBS_INGEST_KEY",
+        "LLMOBS_KAFKA_HOME",
         "LLMOBS_URL",
         "LLMOBS_REQUIRE_OUTSIDE_PARTS",
         "LLMOBS_TEST_CLICKHOUSE_URL",
@@ -81,6 +82,11 @@ class Settings(BaseSettings):
         default=None, description="Bearer token of the page and the API; none: open."
     )
 
+    admin_token: SecretStr | None = Field(
+        default=None,
+        description="Bearer token that may delete users and sessions; none: nobody may.",
+    )
+
     # How much
     max_request_bytes: int = Field(
         default=16 << 20, gt=0, description="Largest request as sent, in bytes."
@@ -102,7 +108,30 @@ class Settings(BaseSettings):
         ge=256 << 20,
         description="Memory that the embedded store may use, in bytes.",
     )
-    retention_days: int = Field(default=30, gt=0, description="How long spans are kept, in days.")
+    retention_days: int = Field(
+        default=30,
+        gt=0,
+        le=36_500,
+        description="How long spans, scores, events and metric points are kept, in days.",
+    )
+    texts_days: int | None = Field(
+        default=None,
+        gt=0,
+        le=36_500,
+        description="How long prompts, answers and bodies of events are kept, in days; none: as "
+        "long as their spans.",
+    )
+    rollups_days: int = Field(
+        default=400,
+        gt=0,
+        le=36_500,
+        description="How long the minute roll-up is kept, which knows no user and no text, in "
+        "days.",
+    )
+    text_index: bool = Field(
+        default=False,
+        description="Index of texts, for a faster search: about a third more on disk, 4 µs a span.",
+    )
     analysis_batch: int = Field(
         default=4096, gt=0, description="Spans that the analysis takes at once, in spans."
     )

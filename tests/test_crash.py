@@ -1,196 +1,83 @@
-"""kill -9 of every process in the middle of load: nothing acknowledged is lost or doubled."""
+"""kill -9 of whole processes in the middle of load: nothing acknowledged is lost or doubled.
+
+`tests/faults` kills at every step of the loops; `benchmarks/crash.py` kills more often.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import signal
+import socket
 import subprocess
 import sys
-import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from llmobs.server import Server
-from llmobs.settings import Settings
-from tests.otlp import chat_span, post, traces_request
+from llmobs import server
+from tests.faults.accounts import account_of
+from tests.faults.kills import kill_under_load, wait_ready, wait_stored
+from tests.faults.load import Load
 
-N_KILLS = 20  # of each process
-N_SENDERS = 3
-SPANS_A_REQUEST = 32
-
-COUNT = """
-import json, sys
-import clickhouse_connect
-client = clickhouse_connect.get_client(interface="chdb", path=sys.argv[1])
-ids = client.query("SELECT lower(hex(span_id)), count() FROM spans GROUP BY span_id").result_rows
-calls = client.query("SELECT sum(n_spans) FROM minutes").result_rows[0][0]
-print(json.dumps({"ids": dict(ids), "rolled_up": int(calls)}))
-"""
-
-
-@dataclass
-class Load:
-    """Senders that behave as exporters do: a request is sent again until it is acknowledged."""
-
-    port: int
-    acknowledged: set[str] = field(default_factory=set)
-    _stopping: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _threads: list[threading.Thread] = field(default_factory=list)
-
-    def start(self, seed: int) -> None:
-        for n in range(N_SENDERS):
-            thread = threading.Thread(target=self._send, args=(random.Random(seed * 100 + n),))
-            self._threads.append(thread)
-            thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _send(self, chance: random.Random) -> None:
-        while not self._stopping.is_set():
-            spans = [
-                chat_span(chance, session=f"s-{chance.randrange(50)}")
-                for _ in range(SPANS_A_REQUEST)
-            ]
-            body = traces_request(spans)
-            while True:
-                try:
-                    status, answer = post(self.port, body)
-                except OSError:
-                    status, answer = 0, b""
-                if status == 200:
-                    with self._lock:
-                        self.acknowledged |= {span.span_id.hex() for span in spans}
-                    break
-                assert status in {0, 429, 503}, answer
-                if self._stopping.is_set():
-                    return
-                time.sleep(0.05)
-            time.sleep(0.05)
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+N_KILLS = 8
+N_SUPERVISORS = 3
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_every_acknowledged_span_is_stored_exactly_once_whatever_is_killed(tmp_path: Path) -> None:
-    chance = random.Random(11)
-    settings = Settings(
-        data=tmp_path,
-        grpc_port=0,
-        http_port=0,
-        web_port=0,
-        segment_max_bytes=256 << 10,  # many small segments: many places to die at
-        segment_max_age_s=0.1,
-    )
-    server = Server(settings).start()
-    server.wait_ready()
-    settings = server.settings
-    load = Load(settings.http_port)
-    load.start(seed=3)
-    try:
-        for _ in range(N_KILLS):
-            for name in chance.sample(["receiver", "engine"], 2):
-                time.sleep(chance.uniform(0.2, 2.0))
-                kill(server.pids()[name])
-            server.wait_ready()
-        load.stop()
-        _wait_stored(tmp_path)
-    finally:
-        load.stop()
-        server.stop()
-    _assert_exact(tmp_path, load.acknowledged)
-    assert server.n_restarts >= 2 * N_KILLS
+    killed = kill_under_load(tmp_path, n_kills=N_KILLS)
+    assert killed.account.n_acknowledged > 1000
+    assert killed.account.is_exact, killed.account
+    # A sender that was refused, or got no answer, sends again until it is acknowledged.
+    assert killed.account.n_unasked <= 3 * 32
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_children_drain_and_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
-    """The supervisor is `llmobs up` here, a process of its own, killed 20 times."""
+    """The supervisor is `llmobs up` here, a process of its own."""
     ports = [str(port) for port in _free_ports(3)]
     command = [sys.executable, "-m", "llmobs.cli", "up", "--data", str(tmp_path)]
     for name, port in zip(("grpc", "http", "web"), ports, strict=True):
         command += [f"--{name}-port", port]
-    load = Load(int(ports[1]))
-    load.start(seed=5)
-    try:
-        for _ in range(N_KILLS):
+    page = f"http://127.0.0.1:{ports[2]}/readyz"
+    with Load(int(ports[1]), seed=5) as load:
+        for _ in range(N_SUPERVISORS):
             with _running(command) as supervisor:
-                _wait_ready(f"http://127.0.0.1:{ports[2]}/readyz", supervisor)
-                time.sleep(0.2)
+                wait_ready(page, time.monotonic())
+                load.wait_acknowledged(time.monotonic())
                 children = _children(supervisor.pid)
-                kill(supervisor.pid)
+                os.kill(supervisor.pid, signal.SIGKILL)
                 supervisor.wait()
             _wait_gone(children)
         load.stop()
         with _running(command) as supervisor:
-            _wait_ready(f"http://127.0.0.1:{ports[2]}/readyz", supervisor)
-            _wait_stored(tmp_path)
+            wait_ready(page, time.monotonic())
+            wait_stored(tmp_path)
             supervisor.terminate()
             assert supervisor.wait(60) == 0
-    finally:
-        load.stop()
-    _assert_exact(tmp_path, load.acknowledged)
+    account = account_of(tmp_path / "store", load.acknowledged)
+    assert account.n_acknowledged > 100
+    assert account.is_exact, account
 
 
-def _wait_stored(data: Path, timeout_s: float = 180.0) -> None:
-    """Return when the engine has taken everything out of the log."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        time.sleep(0.3)
-        if not [*(data / "log").glob("*.seg"), *(data / "log").glob("*.open")]:
-            return
-    raise AssertionError("the log does not drain")
-
-
-def _assert_exact(data: Path, acknowledged: set[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", COUNT, str(data / "store")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = json.loads(done.stdout)
-    stored: dict[str, int] = found["ids"]
-    assert len(acknowledged) > 1000
-    assert acknowledged - stored.keys() == set(), "acknowledged and lost"
-    assert [span for span, n in stored.items() if n > 1] == [], "stored twice"
-    assert found["rolled_up"] == len(stored), "roll-up and spans disagree"
+def test_a_child_that_lived_long_is_restarted_at_once_and_one_that_dies_again_and_again_later() -> (
+    None
+):
+    delays = [server.restart_delay_s(n) for n in range(9)]
+    assert delays[:2] == [0.0, 0.0]
+    assert delays == sorted(delays)
+    assert delays[-1] == server.RESTART_DELAYS_S[-1]
 
 
 def _free_ports(n: int) -> list[int]:
-    import socket
-
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
     ports = [sock.getsockname()[1] for sock in sockets]
     for sock in sockets:
         sock.close()
     return ports
-
-
-def _wait_ready(url: str, process: subprocess.Popen[bytes], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "llmobs up ended"
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"{url} never became ready")
 
 
 @contextmanager

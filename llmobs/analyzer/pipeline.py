@@ -14,22 +14,23 @@ line: what it had not finished it finds again on start, and does again with the 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from llmobs.analyzer.decode import decode_events, decode_metrics, decode_spans
 from llmobs.analyzer.log.base import LogReader
 from llmobs.analyzer.monitor import Monitors, MonitorSettings
-from llmobs.analyzer.normalize import normalize
+from llmobs.analyzer.normalize import join_content, join_responses, normalize
 from llmobs.analyzer.price import price
 from llmobs.analyzer.publish import Metrics
 from llmobs.analyzer.score import ScoreStage
-from llmobs.analyzer.store.base import NOTHING, State, Store
-from llmobs.errors import ConfigurationError
+from llmobs.analyzer.store.base import NOTHING, Erased, State, Store
+from llmobs.errors import ConfigurationError, LlmobsError
 from llmobs.measures.cost import PriceBook
 from llmobs.records import (
     Cursor,
@@ -50,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 Clock = Callable[[], int]
 _Columns = tuple[SpanBatch, EventBatch, MetricBatch]
+FORGET_TIMEOUT_S: Final = 60.0
 COMMIT_EVERY_NS: Final = 2_000_000_000
 """Analysis is written down this often when it finds nothing: a crash repeats this much of it."""
 
@@ -76,7 +78,10 @@ class Ingest:
         waiting = self._log.sealed()
         if not waiting:
             return 0
-        segment = self._log.read(waiting[0])
+        try:
+            segment = self._log.read(waiting[0])
+        except FileNotFoundError:  # its partition went to another analyzer meanwhile
+            return 0
         spans, events, metrics = self._decode(segment)
         n_spans = self._store.append(
             segment.number,
@@ -98,28 +103,30 @@ class Ingest:
             return self._columns(segment)
         except Exception:  # a fault of ours: it must not stop the log for what comes behind
             logger.exception("segment decoded by request", extra={"segment": segment.number})
-        kept = []
-        for index, request in enumerate(segment.requests):
+        kept = set()
+        for index in range(len(segment.requests)):
             try:
-                self._columns(Segment(segment.number, [request]))
+                self._columns(segment, {index})
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 self._set_aside(segment, [index], [Rejected(0, reason)])
             else:
-                kept.append(request)
-        return self._columns(Segment(segment.number, kept))
+                kept.add(index)
+        return self._columns(segment, kept)
 
-    def _columns(self, segment: Segment) -> _Columns:
+    def _columns(self, segment: Segment, among: Container[int] | None = None) -> _Columns:
+        """Decode the requests of a segment, or those `among` them."""
         repairs: Counter[str] = Counter()
-        places, requests = _of(segment, "traces")
+        places, requests = _of(segment, "traces", among)
         raw = decode_spans(requests)
         self._set_aside(segment, places, raw.rejected)
         spans = normalize(raw, now_ns=self._clock(), repairs=repairs)
         spans = price(spans, self._prices)
-        places, requests = _of(segment, "logs")
+        places, requests = _of(segment, "logs", among)
         events, rejected = decode_events(requests, repairs=repairs)
         self._set_aside(segment, places, rejected)
-        places, requests = _of(segment, "metrics")
+        spans, events = join_content(spans, events), join_responses(events, spans)
+        places, requests = _of(segment, "metrics", among)
         metrics, rejected = decode_metrics(requests, repairs=repairs)
         self._set_aside(segment, places, rejected)
         self._metrics.record_repairs(repairs)
@@ -134,9 +141,15 @@ class Ingest:
             self._metrics.record_ingest(signal, "rejected", 1)
 
 
-def _of(segment: Segment, signal: Signal) -> tuple[list[int], list[bytes]]:
+def _of(
+    segment: Segment, signal: Signal, among: Container[int] | None
+) -> tuple[list[int], list[bytes]]:
     """Return the requests of one signal, and which ones of the segment they are."""
-    kept = [(i, body) for i, (kind, body) in enumerate(segment.requests) if kind == signal]
+    kept = [
+        (i, body)
+        for i, (kind, body) in enumerate(segment.requests)
+        if kind == signal and (among is None or i in among)
+    ]
     return [i for i, _ in kept], [body for _, body in kept]
 
 
@@ -253,6 +266,7 @@ class Analysis:
         self._state, self._batches, self._clock, self._batch = state, batches, clock, batch
         self._settings, self._metrics, self._counts_spans = settings, metrics, counts_spans
         self._commit_every_ns = COMMIT_EVERY_NS
+        self._to_forget: queue.SimpleQueue[tuple[Erased, threading.Event]] = queue.SimpleQueue()
         self._is_torn = False
         self._resume()
 
@@ -264,9 +278,24 @@ class Analysis:
         if self._is_torn:
             self._resume()
         self._is_torn = True
+        self._forget()
         n_spans = self._step()
         self._is_torn = False
         return n_spans
+
+    def forget(self, erased: Erased) -> None:
+        """Have the monitors forget texts; return when that is written down. For other threads.
+
+        Raises:
+            LlmobsError: The analysis stands still.
+        """
+        done = threading.Event()
+        self._to_forget.put((erased, done))
+        if not done.wait(FORGET_TIMEOUT_S):
+            raise LlmobsError(
+                f"the analysis did not come to it within {FORGET_TIMEOUT_S:g} s; "
+                "see why it stands still (`llmobs doctor`), then do it again"
+            )
 
     def close(self) -> None:
         """Write down where the analysis stands."""
@@ -280,25 +309,34 @@ class Analysis:
         self._committed_ns = self._clock()
         self._is_torn = False
 
+    def _forget(self) -> None:
+        while not self._to_forget.empty():
+            erased, done = self._to_forget.get()
+            self._monitors.forget({bytes.fromhex(one) for one in erased.traces}, erased.texts)
+            self._commit([], self._clock())
+            done.set()
+
     def _step(self) -> int:
         scored = self._batches.read(self._cursor, self._batch)
         now_ns = self._clock()
         findings = self._monitors.observe(scored.spans, scored.scores, now_ns=now_ns)
         if scored.last != NOTHING:
             self._cursor = {**self._cursor, source_of(scored.last): scored.last}
-        if findings or now_ns - self._committed_ns > self._commit_every_ns:
+        # A clock that was set back is not waited for.
+        if findings or not 0 <= now_ns - self._committed_ns <= self._commit_every_ns:
             self._commit(findings, now_ns)
         if self._counts_spans:
             self._metrics.record(scored.spans, scored.scores, scored.events)
         return len(scored.spans)
 
     def _commit(self, findings: Sequence[Finding], now_ns: int) -> None:
+        started_ns = time.monotonic_ns()
         statuses = self._monitors.statuses(now_ns)
         self._state.commit(self._cursor, self._monitors.to_state(), findings, statuses)
         self._metrics.record_monitors(statuses, findings)
         self._committed_ns = self._clock()
         # Many places make a large state: writing it never takes more than a small share.
-        self._commit_every_ns = max(COMMIT_EVERY_NS, 20 * (self._committed_ns - now_ns))
+        self._commit_every_ns = max(COMMIT_EVERY_NS, 20 * (time.monotonic_ns() - started_ns))
 
 
 def _restored(saved: bytes | None, settings: MonitorSettings) -> Monitors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -328,6 +328,12 @@ class TopicMonitor(CategoryMonitor):
             kept = self.learned_texts.setdefault(code, [])
             if text and len(kept) < self._N_TEXTS:
                 kept.append(text[: words.MAX_TEXT])
+
+    def forget(self, traces: Collection[bytes], texts: Collection[str]) -> None:
+        """Blank the texts of some traces, those of the reference too."""
+        super().forget(traces, texts)
+        for kept in (*self.texts.values(), *self.learned_texts.values()):
+            kept[:] = [text for text in kept if text not in texts]
 
     def _pinned(self, *, gate_factor: float, seasonal: bool) -> CategoryE:
         self.texts, self.learned_texts = self.learned_texts, {}

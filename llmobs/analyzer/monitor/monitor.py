@@ -6,7 +6,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
 
@@ -364,6 +364,12 @@ class Monitor(ABC):
         texts = [text[: words.MAX_TEXT] for text in units.texts[last]] or [""] * len(traces)
         rows = zip(*(column.tolist() for column in numbers), traces, texts, strict=True)
         self.recent.extend(map(Recent._make, rows))
+
+    def forget(self, traces: Collection[bytes], texts: Collection[str]) -> None:
+        """Blank the texts of some traces; see `Monitors.forget`."""
+        for i, unit in enumerate(self.recent):
+            if unit.text and (unit.trace in traces or unit.text in texts):
+                self.recent[i] = unit._replace(text="")
 
     def _record(self, at_ns: int) -> None:
         """Keep the evidence for the page: dense for the last while, sparse for long ago."""

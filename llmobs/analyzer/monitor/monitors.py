@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection, Container
 from typing import Final
 
 import numpy as np
@@ -95,6 +95,18 @@ class Monitors:
             Whether the place was known.
         """
         return self._places.pop((service, environment, feature), None) is not None
+
+    def forget(self, traces: Collection[bytes], texts: Collection[str]) -> None:
+        """Blank what is kept of the texts of some traces; what they counted for stays.
+
+        Args:
+            traces: Ids.
+            texts: First `MAX_TEXT` characters of what was asked in them, for where no trace
+                stands beside a text.
+        """
+        for place in self._places.values():
+            for monitor in place.monitors:
+                monitor.forget(traces, texts)
 
     def statuses(self, now_ns: int) -> list[MonitorStatus]:
         """Return how every monitor stands, place by place."""

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import jensenshannon
 from scipy.special import betaincinv
-from scipy.stats import beta, wasserstein_distance
 
 from llmobs.records import FloatArray
 
@@ -94,6 +93,8 @@ def histogram_wasserstein(positions: FloatArray, reference: Counts, current: Cou
     Raises:
         ValueError: The shapes differ, or a histogram has no observation.
     """
+    from scipy.stats import wasserstein_distance  # half of what it takes to import the measures
+
     a, b = _checked(reference, current)
     return float(wasserstein_distance(positions, positions, a, b))
 
@@ -148,7 +149,7 @@ def rate_ratio(
     # Fibonacci lattice: the second coordinate steps by the golden ratio.
     other = (grid * n_points * 0.6180339887498949) % 1.0
     shares = [
-        beta.ppf(points, hits + 0.5, n - hits + 0.5)
+        betaincinv(hits + 0.5, n - hits + 0.5, points)
         for (hits, n), points in ((reference, other), (current, grid))
     ]
     tail = (1.0 - confidence) / 2.0

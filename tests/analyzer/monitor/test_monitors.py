@@ -557,6 +557,33 @@ def test_the_state_names_no_session_and_no_user_and_without_content_holds_no_tex
         assert b"please help" not in state
 
 
+def test_texts_that_are_to_be_forgotten_stay_neither_by_themselves_nor_by_their_trace() -> None:
+    incident = Incident("topic", INCIDENT_S, 0.5)
+    traffic = Traffic(duration_s=INCIDENT_S + 10.0, incidents=(incident,))
+    monitors = Monitors(FAST)
+    run(monitors, traffic.batches())
+    kept = monitors.to_state()
+    assert b"help with billing invoice" in kept  # of the reference, too
+    assert b"help with visa passport" in kept
+    monitors.forget((), {"please help with billing invoice"})
+    assert b"billing invoice" not in monitors.to_state()
+    assert b"help with visa passport" in monitors.to_state()
+    monitors.forget({row.tobytes() for row in traffic.columns["trace"]}, ())
+    assert b"visa passport" not in monitors.to_state()
+
+
+def test_what_is_forgotten_changes_no_verdict() -> None:
+    incident = Incident("topic", INCIDENT_S, 0.5)
+    batches = list(Traffic(duration_s=INCIDENT_S + 10.0, incidents=(incident,)).batches())
+    plain, forgetful = Monitors(FAST), Monitors(FAST)
+    found, found_again = [], []
+    for batch in batches:
+        found += run(plain, [batch])
+        found_again += run(forgetful, [batch])
+        forgetful.forget((), {"please help with billing invoice"})
+    assert [finding.id for finding in found] == [finding.id for finding in found_again] != []
+
+
 def test_the_evidence_of_a_finding_stays_small() -> None:
     incidents = [Incident("topic", 60.0, 0.5), Incident("language", 60.0, 0.5)]
     traffic = Traffic(

@@ -473,6 +473,7 @@ class TestSideDoors:
             "llmobs_log_backlog_bytes",
             "llmobs_log_backlog_segments",
             "llmobs_log_backlog_seconds",
+            "llmobs_log_limit_bytes",
             "llmobs_log_queue_bytes",
         }
         assert families["llmobs_log_requests"].samples[0].value == 1
