@@ -25,7 +25,14 @@ from typing import Final, Protocol
 from llmobs.analyzer.decode import decode_events, decode_metrics, decode_spans
 from llmobs.analyzer.log.base import LogReader
 from llmobs.analyzer.monitor import Monitors, MonitorSettings
-from llmobs.analyzer.normalize import join_content, join_responses, normalize
+from llmobs.analyzer.normalize import (
+    CONTENT_EVENTS,
+    content_of,
+    join_content,
+    join_responses,
+    normalize,
+    without_content,
+)
 from llmobs.analyzer.price import price
 from llmobs.analyzer.publish import Metrics
 from llmobs.analyzer.score import ScoreStage
@@ -177,6 +184,14 @@ class ScoredBatches(Protocol):
         """Return the next spans with their scores."""
 
 
+def _with_content(store: Store, spans: SpanBatch) -> SpanBatch:
+    """Fill in the texts of calls whose content came as log records, in earlier segments, too."""
+    bare = without_content(spans)
+    if not len(bare):
+        return spans
+    return join_content(spans, store.events_of(set(bare.ids("trace_id")), CONTENT_EVENTS))
+
+
 class Scoring:
     """Scores what this process stored."""
 
@@ -190,11 +205,23 @@ class Scoring:
     def read(self, after: Cursor, limit: int) -> Scored:
         """Score the next spans and store their scores."""
         spans, events, last = self._store.read(after, limit)
+        spans = _with_content(self._store, spans)
         scores = self._stage.score(spans)
         if last != NOTHING:
             self._store.append_scores(last, spans, scores)
             self._store.append_evaluations(last, events)
+            self._score_late(spans, events, last)
         return Scored(spans, events, scores, last)
+
+    def _score_late(self, spans: SpanBatch, events: EventBatch, last: int) -> None:
+        """Score spans that were read before their content came; monitors don't see them again."""
+        content = content_of(events)
+        traces = set(content.ids("trace_id")) - set(spans.ids("trace_id"))
+        if not traces:
+            return
+        bare = without_content(self._store.spans_of(traces, last))
+        late = join_content(bare, content)
+        self._store.append_scores(last, late, self._stage.score(late))
 
 
 class ScoredElsewhere:
@@ -209,6 +236,7 @@ class ScoredElsewhere:
     def read(self, after: Cursor, limit: int) -> Scored:
         """Read the next spans and their scores; what a score does not hold is computed again."""
         spans, events, columns, last = self._store.read_scored(after, limit)
+        spans = _with_content(self._store, spans)
         return Scored(spans, events, self._stage.complete(spans, columns), last)
 
 

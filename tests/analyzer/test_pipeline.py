@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from llmobs.analyzer.decode import decode_events, decode_metrics, decode_spans
@@ -20,7 +21,7 @@ from llmobs.analyzer.publish import Metrics
 from llmobs.analyzer.score import ScoreStage, load_scorers
 from llmobs.analyzer.store import ClickHouseStore, SqliteState, open_state, open_store
 from llmobs.measures.cost import PriceBook
-from llmobs.records import EventBatch, RawSpans, Scores, SpanBatch
+from llmobs.records import EVENT_SCHEMA, EventBatch, RawSpans, Scores, SpanBatch
 from tests.otlp import chat_span, traces_request
 
 
@@ -97,6 +98,47 @@ def test_a_step_that_raised_is_done_again_and_leaves_nothing_twice(
     analysis.close()
     assert store.sizes()["scores"] == 15
     assert state.cursor() == {0: 2}
+
+
+@pytest.mark.parametrize("first", ["span", "event"])
+def test_content_that_came_apart_from_its_span_is_scored_in_either_order(
+    store: ClickHouseStore, state: SqliteState, first: str
+) -> None:
+    """In two segments; the analysis runs in between, and is done again after a crash."""
+    span = chat_span(random.Random(1), text="", answer="")
+    for attribute in list(span.attributes):
+        if attribute.key in {"gen_ai.input.messages", "gen_ai.output.messages"}:
+            span.attributes.remove(attribute)
+    spans = normalize(decode_spans([traces_request([span])]), now_ns=time.time_ns())
+    said = '[{"role":"%s","parts":[{"type":"text","content":"%s"}]}]'
+    texts = {
+        "gen_ai.input.messages": said % ("user", "Can you help me?"),
+        "gen_ai.output.messages": said % ("assistant", "I am sorry, I can't help with that."),
+    }
+    row = {
+        "ts_ns": span.end_time_unix_nano,
+        "trace_id": span.trace_id,
+        "span_id": span.span_id,
+        "service": "tests",
+        "environment": "",
+        "event_name": "gen_ai.client.inference.operation.details",
+        "severity": 9,
+        "body": "",
+        "attributes_s": list(texts.items()),
+        "attributes_n": [],
+    }
+    events = EventBatch(pa.Table.from_pylist([row], schema=EVENT_SCHEMA))
+    nothing = normalize(decode_spans([]), now_ns=0)
+    silence, no_metrics = decode_events([])[0], decode_metrics([])[0]
+    parts = [(spans, silence), (nothing, events)]
+    scoring = Scoring(store, ScoreStage(load_scorers(("refusal",)), time_box_s=60))
+    for number, part in enumerate(parts if first == "span" else reversed(parts)):
+        store.append(number, *part, no_metrics)
+        analysis = Analysis(state, scoring, MonitorSettings(), Metrics())
+        analysis.step()
+    Analysis(state, scoring, MonitorSettings(), Metrics()).step()
+    (refusal,) = store.trace(span.trace_id.hex())[0]["scores"]
+    assert (refusal["name"], refusal["label"]) == ("refusal", "fail")
 
 
 def test_an_analysis_that_was_not_committed_is_done_again_after_a_restart(

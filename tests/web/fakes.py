@@ -251,6 +251,12 @@ class FakeStore:
     def export_parts(self, file: ExportFile) -> Iterator[bytes]:
         raise NotImplementedError
 
+    def events_of(self, traces: Collection[str], names: Collection[str]) -> EventBatch:
+        raise NotImplementedError
+
+    def spans_of(self, traces: Collection[str], until: int) -> SpanBatch:
+        raise NotImplementedError
+
     def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
         raise NotImplementedError
 

@@ -21,7 +21,7 @@ from llmobs.analyzer.normalize.content import Content, read_inputs, read_outputs
 from llmobs.analyzer.normalize.events import MESSAGE_EVENTS, messages_of_event
 from llmobs.records import EventBatch, SpanBatch
 
-__all__ = ["CONTENT_EVENTS", "join_content", "join_responses"]
+__all__ = ["CONTENT_EVENTS", "content_of", "join_content", "join_responses", "without_content"]
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -30,6 +30,20 @@ CONTENT_EVENTS: Final = frozenset(
     {semconv.EVENT_GEN_AI_CLIENT_INFERENCE_OPERATION_DETAILS, *MESSAGE_EVENTS}
 )
 """Names of log records that hold prompts and answers."""
+
+
+def content_of(events: EventBatch) -> EventBatch:
+    """Return the log records that hold content."""
+    is_content = pc.is_in(events.table["event_name"], pa.array(CONTENT_EVENTS))
+    return EventBatch(events.table.filter(is_content))
+
+
+def without_content(spans: SpanBatch) -> SpanBatch:
+    """Return the calls that neither say what was asked nor what was answered."""
+    table = spans.table
+    is_call = pc.is_in(table["operation"], pa.array(semconv.INFERENCE_OPERATIONS))
+    is_silent = pc.and_(pc.equal(table["input_text"], ""), pc.equal(table["output_text"], ""))
+    return SpanBatch(table.filter(pc.and_(is_call, is_silent)))
 
 
 def join_content(spans: SpanBatch, events: EventBatch) -> SpanBatch:
@@ -48,7 +62,7 @@ def join_content(spans: SpanBatch, events: EventBatch) -> SpanBatch:
     """
     if not len(spans):
         return spans
-    kept = events.table.filter(pc.is_in(events.table["event_name"], pa.array(CONTENT_EVENTS)))
+    kept = content_of(events).table
     if not kept.num_rows:
         return spans
     kept = kept.combine_chunks()

@@ -132,6 +132,12 @@ class Store(Protocol):
             (`NOTHING` when there is nothing new).
         """
 
+    def events_of(self, traces: Collection[str], names: Collection[str]) -> EventBatch:
+        """Return the events of those names that are stored of traces (ids in hex), by time."""
+
+    def spans_of(self, traces: Collection[str], until: int) -> SpanBatch:
+        """Return spans of traces, of the segments of one source up to `until`, by time."""
+
     def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
         """Store scores of the spans read up to `segment`; NaN is not stored.
 

@@ -70,6 +70,8 @@ _BLOCK_BYTES: Final = 64 << 20
 _READ_SEGMENTS: Final = 1000
 _TS: Final = pa.timestamp("ns", "UTC")
 _IDS: Final = pa.schema([SPAN_SCHEMA.field("trace_id"), SPAN_SCHEMA.field("span_id")])
+_OF_SEGMENTS: Final = "seg >= {begin:UInt64} AND seg <= {last:UInt64}"
+_OF_TRACES: Final = "trace_id IN (SELECT toFixedString(unhex(arrayJoin({ids:Array(String)})), 16))"
 _NO_SPANS: Final = SPAN_SCHEMA.empty_table()
 _NO_EVENTS: Final = EVENT_SCHEMA.empty_table()
 
@@ -201,6 +203,18 @@ class ClickHouseStore:
         if not segments:  # gone with their retention
             return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), NOTHING
         return self._read_to(_cut(segments, limit), after)
+
+    def events_of(self, traces: Collection[str], names: Collection[str]) -> EventBatch:
+        """Return events of traces; see `base.Store.events_of`."""
+        where = "event_name IN ({names:Array(String)})"
+        bound = {"ids": sorted(traces), "names": sorted(names)}
+        return EventBatch(self._records("events", EVENT_SCHEMA, bound, f"{_OF_TRACES} AND {where}"))
+
+    def spans_of(self, traces: Collection[str], until: int) -> SpanBatch:
+        """Return spans of traces; see `base.Store.spans_of`."""
+        bound = {"ids": sorted(traces), "begin": first_number(source_of(until)), "last": until}
+        where = f"{_OF_TRACES} AND {_OF_SEGMENTS}"
+        return SpanBatch(self._records("spans", SPAN_SCHEMA, bound, where))
 
     def read_scored(
         self, after: Cursor, limit: int
@@ -576,12 +590,13 @@ class ClickHouseStore:
         n_spans, n_events = int(stored["n_spans"] or 0), int(stored["n_events"] or 0)
         return bool(spans.num_rows < n_spans or events.num_rows < n_events)
 
-    def _records(self, table: str, schema: pa.Schema, bound: Mapping[str, int]) -> pa.Table:
+    def _records(
+        self, table: str, schema: pa.Schema, bound: Mapping[str, Any], where: str = _OF_SEGMENTS
+    ) -> pa.Table:
         names = ", ".join(field.name for field in schema if field.name != "ts_ns")
         rows = self._clients.columns(
             f"""SELECT toUnixTimestamp64Nano(ts) AS ts_ns, {names} FROM {table}
-            WHERE seg >= {{begin:UInt64}} AND seg <= {{last:UInt64}}
-            ORDER BY ts, span_id""",
+            WHERE {where} ORDER BY ts, span_id""",
             bound,
         )
         return as_record(rows, schema)
