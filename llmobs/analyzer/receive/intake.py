@@ -208,6 +208,8 @@ class Intake:
             raise RefusedError(
                 Outcome.OVERLOADED, str(error), retry_after_s=error.retry_after_s
             ) from error
+        if isinstance(error, TooLargeError):  # for a broker, whatever the limits here say
+            raise RefusedError(Outcome.TOO_LARGE, str(error)) from error
         raise RefusedError(
             Outcome.FAILED, "the request could not be kept; the server's log says why"
         ) from error

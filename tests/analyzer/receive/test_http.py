@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llmobs.access import Key, Keys, Quota, Role
 from llmobs.analyzer.log import SegmentWriter
 from llmobs.analyzer.receive import Limits, Receiver
-from llmobs.errors import OverloadedError
+from llmobs.errors import OverloadedError, TooLargeError
 from llmobs.records import Signal
 from tests.analyzer.receive.serving import (
     JSON,
@@ -322,6 +322,12 @@ class TestLoad:
         assert retry.retry_delay.ToMilliseconds() == 2500
         in_json = send(served.port, "/v1/traces", b'{"resourceSpans":[{}]}', JSON)
         assert in_json.status == 200  # without a span there is nothing to keep
+
+    def test_what_a_broker_finds_too_large_is_answered_with_413(self, served: Served) -> None:
+        served.sink.answer = TooLargeError("the topic takes 1,000,000 bytes")
+        answer = served.post(GOOD)
+        assert answer.status == 413
+        assert "the topic takes" in _status(answer).message
 
     def test_a_silent_disk_is_answered_with_503(self, served: Served) -> None:
         served.sink.silent = True
