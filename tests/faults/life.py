@@ -23,7 +23,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ EVENTS_A_LIFE = METRICS_A_LIFE = 5
 _BATCH = 100
 _LOOKS_A_JUMP = 7
 _PATIENCE = 50
-_HOUR_NS = 3600 * 10**9
+_LIFE_NS = 86_400 * 10**9
+_WORKED_NS = 3300 * 10**9  # when the last session is over
 _SESSION_NS = 10 * 10**9
 
 
@@ -89,7 +90,7 @@ class Life:
 def requests_of(life: int, start_ns: int) -> list[tuple[Signal, bytes]]:
     """Return a life's requests: calm sessions, then failing ones, of a service of its own."""
     chance = random.Random(life)
-    service, begin_ns = f"life-{life}", start_ns + life * _HOUR_NS
+    service, begin_ns = f"life-{life}", start_ns + life * _LIFE_NS
     logs = ExportLogsServiceRequest()
     records = logs.resource_logs.add().scope_logs.add().log_records
     metrics = ExportMetricsServiceRequest()
@@ -142,7 +143,7 @@ class _Analyzer:
         self._state = open_state(life.data / "state.db")
         self._log = SegmentReader(life.data / "log", life.data / "aside")
         metrics = Metrics()
-        looks = _looks(self._start_ns + life.number * _HOUR_NS, life.jumps_s)
+        looks = _looks(self._start_ns + life.number * _LIFE_NS, life.jumps_s)
         self._clock = functools.partial(next, looks)
         self._ingest = Ingest(self._log, self._store, PriceBook(), metrics, clock=self._clock)
         stage = ScoreStage(load_scorers(("refusal",)), time_box_s=60)
@@ -236,7 +237,7 @@ class _Analyzer:
         for _ in range(_PATIENCE):
             with ThreadPoolExecutor(1) as other:
                 answer = other.submit(eraser.erase, "session", session)
-                while not answer.done():
+                while not wait([answer], timeout=0.05).done:
                     self._watch()
             error = answer.exception()
             if error is None:
@@ -330,14 +331,14 @@ def _start_ns(data: Path) -> int:
     """Return when the data of life 0 begins: long enough ago for all lives to be in the past."""
     path = data / "start"
     if not path.exists():
-        path.write_text(str(time.time_ns() - 200 * _HOUR_NS))
+        path.write_text(str(time.time_ns() - 500 * _LIFE_NS))
     return int(path.read_text())
 
 
 def _looks(begin_ns: int, jumps_s: Sequence[int]) -> Iterator[int]:
     """Tell times behind the life's traffic, each later by more than a commit, and then jumps."""
     for look in itertools.count():
-        right_ns = begin_ns + _HOUR_NS * 55 // 60 + look * 2_500_000_000
+        right_ns = begin_ns + _WORKED_NS + look * 2_500_000_000
         yield max(0, right_ns + jumps_s[look // _LOOKS_A_JUMP % len(jumps_s)] * 10**9)
 
 

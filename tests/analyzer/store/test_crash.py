@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from llmobs.analyzer.store import open_store
+from tests.analyzer.store.deleting import N_SEGMENTS
 from tests.analyzer.store.rows import NO_METRICS, events, generated
 from tests.analyzer.store.test_append import assert_rollup_equals_a_recount, numbers
 
@@ -53,4 +54,46 @@ def test_nothing_is_lost_or_counted_twice_when_the_process_is_killed(tmp_path: P
     assert sum(len(store.read({0: int(seg) - 1}, 1)[0]) for seg, _ in expected) == 50 * len(
         expected
     )
+    store.close()
+
+
+def test_a_deletion_that_a_kill_cut_off_is_waited_for_before_minutes_are_counted_again(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-m", "tests.analyzer.store.deleting", str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    store = open_store(f"chdb://{tmp_path / 'store'}")
+    store.hold((0,))
+    ((n_pending,),) = numbers(store, "SELECT count() FROM system.mutations WHERE NOT is_done")
+    assert n_pending == 0
+    ((n_spans,),) = numbers(store, "SELECT count() FROM spans")
+    assert 0 < n_spans < 50 * N_SEGMENTS
+    assert_rollup_equals_a_recount(store)
+    store.close()
+
+
+def test_segments_that_come_back_after_a_power_cut_are_stored_once(tmp_path: Path) -> None:
+    """Their removal from the log was not yet on its disk; the last of them was half stored."""
+    store = open_store(f"chdb://{tmp_path / 'store'}")
+    store.hold((0,))
+    for segment in range(4):
+        store.append(segment, generated(segment), events({"body": str(segment)}), NO_METRICS)
+    store._insert("spans", 4, generated(4).table)
+    store.close()
+
+    store = open_store(f"chdb://{tmp_path / 'store'}")
+    store.hold((0,))
+    for segment in range(1, 6):  # the reader has doubts about the first of them alone
+        store.append(
+            segment,
+            generated(segment),
+            events({"body": str(segment)}),
+            NO_METRICS,
+            replay=segment == 1,
+        )
+    for table, n in (("spans", 50), ("events", 1), ("segments", 1)):
+        assert numbers(store, f"SELECT seg, count() FROM {table} GROUP BY seg ORDER BY seg") == [
+            [segment, n] for segment in range(6)
+        ]
+    assert_rollup_equals_a_recount(store)
     store.close()
