@@ -56,7 +56,8 @@ _ISSUER: Final = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2[2-7]\d{14}|5[06-8]\d{10,17}|6\d{11,18}"
     r"|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}|35\d{14}|(?:2131|1800)\d{11}"
 )
-_IBAN: Final = re.compile(r"(?i)\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}")
+# Not "ignoring case", by which a Kelvin sign would be a K: only ASCII has a value in the remainder.
+_IBAN: Final = re.compile(r"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11,30}")
 # Characters by country, from the IBAN registry of SWIFT.
 _IBAN_LENGTHS: Final = {
     country: length
@@ -192,7 +193,7 @@ def _may_hold_number(text: str) -> bool:
 
 
 def _may_assign_secret(text: str) -> bool:
-    return _holds_any(text.lower(), _SECRET_WORDS)
+    return _holds_any(text.casefold(), _SECRET_WORDS)
 
 
 def _may_hold_phone(text: str) -> bool:
@@ -227,9 +228,10 @@ def pii(texts: Sequence[str]) -> list[list[PiiSpan]]:
         for number, group in groupby(places, itemgetter(0)):
             row, text, shift = parts[first + number]
             for start, end in _pieces(text, sorted(place[1:] for place in group)):
+                ahead = shift + start
                 found[row] += [
-                    span._replace(start=span.start + shift + start, end=span.end + shift + start)
-                    for span in _find(text[start:end])
+                    span._replace(start=span.start + ahead, end=span.end + ahead)
+                    for span in find(text[start:end])
                 ]
         first += len(run.ends)
     return found
@@ -274,7 +276,8 @@ def _pieces(text: str, places: Sequence[Sequence[int]]) -> Iterator[tuple[int, i
     yield begun, done
 
 
-def _find(text: str) -> list[PiiSpan]:
+def find(text: str) -> list[PiiSpan]:
+    """Ask every pattern about every character: what `pii` does with the parts worth a look."""
     found: list[PiiSpan] = []  # in order, and none overlaps another
     for finder in (_secrets, _emails, _ibans, _social_security_numbers, _ip_addresses):
         _add(found, finder(text))

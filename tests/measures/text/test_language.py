@@ -50,3 +50,17 @@ def test_it_says_what_the_library_says() -> None:
         expected, share = theirs.classify(text[:200])
         if code != UNDETERMINED and expected != "pcm":
             assert (code, confidence) == (expected, pytest.approx(share, abs=1e-4))
+
+
+def test_a_text_is_told_the_same_in_any_company() -> None:
+    texts = [row["text"] for row in HELD_OUT.rows("language_ui_strings")][:60]
+    texts += ["", "42", "ПРИВЕТ", "\ud800abc", "日本語の文章"]
+    codes, confidences = language(texts)
+    for text, code, confidence in zip(texts, codes, confidences, strict=True):
+        (alone,), (share,) = language([text])
+        assert (alone, share) == (code, pytest.approx(confidence, nan_ok=True))
+
+
+def test_no_texts_have_no_languages() -> None:
+    codes, confidences = language([])
+    assert (codes, len(confidences)) == ([], 0)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmobs.measures.text import pii
-from llmobs.measures.text.pii import has_iban_remainder, has_luhn_digit
+from llmobs.measures.text.pii import PiiSpan, find, has_iban_remainder, has_luhn_digit
 from llmobs.measures.text.train.corpora import Corpora
 
 HELD_OUT = Corpora(Path(__file__).parent / "data", held_out=True)
@@ -122,6 +122,74 @@ def test_spans_are_in_order_apart_and_inside_the_text(text: str) -> None:
     assert all(0 <= span.start < span.end <= len(text) for span in spans)
     assert all(0 < span.confidence <= 1 for span in spans)
     assert all(a.end <= b.start for a, b in pairwise(spans))
+
+
+PIECES = (
+    "a@b.com", "x.y+z@mail.example.org", "@", "4111 1111 1111 1111", "3782-822463-10005", "12",
+    "GB82 WEST 1234 5698 7654 32", "gb82west12345698765432", "NO9386011117947", "536-90-4399",
+    "my SSN is", "192.168.10.12", "1.2.3.4.5", "2001:db8:85a3::8a2e:370:7334", "11:00:00", "::",
+    "fe80:1::2:33", "+44 20 7946 0958", "(212) 555-0187", "call", "phone:", "my number is", "fax",
+    "ext. 2244", "33 93 31", "5550187", "x12", "int 5", "доб. 12", "office", "whatsapp", "order",
+    "tax", "AKIAIOSFODNN7EXAMPLE", "sk-aaaaaaaaaaaaaaaaaaaaaaaa", "ghp_" + "a1" * 20, "password",
+    "eyJabcdefghij.eyJabcdefghij.abcdefghij", "api_key", "=", ": ", " is ", '"', "'", "asia", "7",
+    "hunter2-and-more", "passwd: x1y2z3a4", "-----BEGIN RSA PRIVATE KEY-----", "1,234,567", "word",
+    "-----BEGIN PRIVATE KEY", "https://a.b/9876543210", "2026-03-04 12:00:00", "3.14159265",
+    "١٢٣٤٥٦٧٨٩", "\u212aey", "pa\u017f\u017fword", "\u2013", "\uff58", "\ud800", "😀", "東京",
+    "\n", "\t", "  ", "/", "(", ")", ".", ",", "-", "_", "abc", "ß", "filler " * 12,
+    "the quick brown fox jumps over the lazy dog " * 3,
+)  # fmt: skip
+
+
+def found_everywhere(text: str) -> list[PiiSpan]:
+    """Ask every pattern about every character."""
+    is_any = "@" in text or any(map(str.isdecimal, text)) or "-----BEGIN " in text
+    return find(text) if is_any else []
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=4)), max_size=14),
+    st.sampled_from(("", " ")),
+)
+def test_what_is_looked_at_holds_all_that_the_patterns_find(parts: list[str], glue: str) -> None:
+    text = glue.join(parts)
+    assert pii([text])[0] == found_everywhere(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.sampled_from("0123456789 -+().@:abcAKIAx_=/\n\t"), max_size=150))
+def test_of_signs_and_digits_all_is_looked_at(text: str) -> None:
+    assert pii([text])[0] == found_everywhere(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "call 1234 extension 5678",  # too few digits without the label between them
+        "dial 33 93 31",  # the least a number has
+        "from a:b::cc:d:1 on",  # the least an address has
+        "ping 10.200.3.40",
+        "password is 'abcdefg1'",  # the least a value has
+        "NO9386011117947",  # the shortest IBAN
+        "GB85ABCDEFGHIJKLMNOPQR",  # one of letters
+        "eyJabcdefghij.eyJabcdefghij.abcdefghij 1",
+        "call 212\u2013555\u20130187",
+        "call ٠٧٩ ٤٦٠ ٩٥٨",
+        "pa\u017f\u017fword = abcdefgh1",
+    ],
+)
+def test_the_least_that_a_pattern_finds_is_looked_at(text: str) -> None:
+    assert pii([text])[0] == find(text) != []
+
+
+def test_a_letter_that_only_looks_like_one_has_no_place_in_an_account_number() -> None:
+    assert found("GB82 WEST 1234 5698 7654 3\u212a") == []
+
+
+def test_texts_do_not_reach_into_each_other() -> None:
+    texts = [row["text"] for row in HELD_OUT.rows("pii_presidio_generated")]
+    texts += ["call 415-555", "-2671 now", "a@", "b.com", ""]
+    assert pii(texts) == [pii([text])[0] for text in texts]
 
 
 def test_check_digits_follow_their_standards() -> None:

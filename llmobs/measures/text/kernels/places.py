@@ -25,12 +25,14 @@ OTHER_MARK: Final = 0
 """What all else beyond ASCII is read as."""
 
 _PADDING: Final = 64  # zeros on both sides of a text, so that looking around needs no check
-_MIN_DIGITS: Final = 6  # of a local phone number, the shortest of all
+_MIN_DIGITS: Final = 6  # of a local phone number and of an IPv4 address, the shortest of all
 # From digit to digit, as in `_SIX_APART` and, with a label in between, in `_EXTENSION`.
 _LONGEST_GAP: Final = 9
 _LONGEST_LABEL: Final = 30
 _SHORTEST_SECRET: Final = 13  # "eyJ" and ten characters
 _SHORTEST_VALUE: Final = 8
+_VALUE_BEGINS: Final = 8  # at most that far behind the start of what assigns it
+_LONGEST_IBAN: Final = 64
 # Places so close together become one piece anyway.
 _NEAR: Final = 64
 
@@ -223,9 +225,52 @@ def _is_private_key(text: _Bytes, at: int) -> bool:
 
 
 @compiled
-def find_places(  # noqa: PLR0912, PLR0915 -- one pass: a call a character would cost what it saves
-    codes: _Codes, ends: _Ints, folds: _Bytes
-) -> _Ints:
+def _sign_or_word(text: _Bytes, at: int) -> tuple[int, int]:
+    """Return from where to where a sign or the start of a word makes a place, (0, 0): nowhere."""
+    char = text[at]
+    if char == _AT:
+        is_place = _is_email(text, at)
+    elif char == _COLON:
+        is_place = _is_ipv6(text, at) or _is_assigned(text, at, at + 1)
+    elif char == _EQUALS:
+        is_place = _is_assigned(text, at, at + 1)
+    elif char == _I:
+        is_is = text[at + 1] == _S and not _is_word(text[at + 2])
+        is_place = is_is and _is_assigned(text, at, at + 2)
+    elif char == _B and _is_private_key(text, at):
+        end = at + len(_BEGIN) - 1
+        while _is_letter(text[end]) or text[end] == _SPACE:
+            end += 1
+        return at - 5, end
+    else:
+        is_place = _is_secret(text, at)
+    return (at, at + _VALUE_BEGINS) if is_place else (0, 0)
+
+
+@compiled
+def _digit(text: _Bytes, at: int, number: _Ints) -> tuple[int, int]:
+    """Count a digit and return from where to where there is a place, (0, 0): nowhere.
+
+    Args:
+        text: As in `find_places`, padded.
+        at: Of the digit.
+        number: State, 0 before a text's first digit: where the number starts, where its last
+            digit stands, and how many it has.
+    """
+    start, end, is_place = number[0], number[1] + 1, False
+    if number[2] > 0 and _joins(text, end, at):
+        number[2] += 1
+    else:
+        is_place = number[2] >= _MIN_DIGITS
+        number[0], number[2] = at, 1
+    number[1] = at
+    if _is_iban(text, at):
+        return (start if is_place else at - 2), at + _LONGEST_IBAN
+    return (start, end) if is_place else (0, 0)
+
+
+@compiled
+def find_places(codes: _Codes, ends: _Ints, folds: _Bytes) -> _Ints:
     """Find where personal data or secrets could stand in texts.
 
     Args:
@@ -243,81 +288,46 @@ def find_places(  # noqa: PLR0912, PLR0915 -- one pass: a call a character would
     for row in range(len(ends)):
         longest = max(longest, ends[row] - begin)
         begin = ends[row]
-    padded = np.zeros(longest + 2 * _PADDING, np.uint8)
+    text, number = np.zeros(longest + 2 * _PADDING, np.uint8), np.zeros(3, np.int64)
 
     begin = 0
     for row in range(len(ends)):
         length = ends[row] - begin
+        stop = _PADDING + length
         for i in range(length):
             code = codes[begin + i]
-            padded[_PADDING + i] = folds[code] if code < len(folds) else OTHER_MARK
-        padded[_PADDING + length : 2 * _PADDING + length] = 0
+            text[_PADDING + i] = folds[code] if code < len(folds) else OTHER_MARK
+        text[stop : stop + _PADDING] = 0
         begin = ends[row]
 
         n_before = n_places
         has_any = False  # without a digit, an @ or a key in it, a text's secrets are but words
-        number, last_digit, n_digits, n_group, n_dotted = 0, -_PADDING, 0, 0, 0
+        number[:] = 0
         wanted = _ALWAYS | _IN_FRONT
-        for i in range(_PADDING, _PADDING + length + 1):
-            char = padded[i]
-            role = _ROLES[char]
-            is_wanted = role & wanted or i == _PADDING + length  # there the last number ends
+        for i in range(_PADDING, stop + 1):
+            role = _ROLES[text[i]]
+            is_wanted = role & wanted or i == stop
             wanted = _ALWAYS if role & _IN_WORD else _ALWAYS | _IN_FRONT
             if not is_wanted:
                 continue
-            start, stop = i, 0
-            if role & _IN_FRONT:
-                if char == _I:
-                    if padded[i + 1] == _S and not _is_word(padded[i + 2]):
-                        stop = i + 8 if _is_assigned(padded, i, i + 2) else 0
-                elif char == _B:
-                    if _is_private_key(padded, i):
-                        has_any = True
-                        start, stop = i - 5, i + 6
-                        while stop < _PADDING + length and (
-                            _is_letter(padded[stop]) or padded[stop] == _SPACE
-                        ):
-                            stop += 1
-                elif _is_secret(padded, i):
-                    stop = i + 1
-            elif char == _AT:
+            if i == stop:  # behind the text its last number ends
+                is_number = number[2] >= _MIN_DIGITS
+                first, last = (number[0], number[1] + 1) if is_number else (0, 0)
+            elif _is_digit(text[i]):
                 has_any = True
-                stop = i + 1 if _is_email(padded, i) else 0
-            elif char in (_COLON, _EQUALS):
-                if (char == _COLON and _is_ipv6(padded, i)) or _is_assigned(padded, i, i + 1):
-                    stop = i + 8
-            elif _is_digit(char):
-                has_any = True
-                gap = i - last_digit - 1
-                n_dotted = (
-                    n_dotted
-                    if gap == 0
-                    else (
-                        n_dotted + 1 if gap == 1 and padded[i - 1] == _DOT and n_group <= 3 else 0
-                    )
-                )
-                n_group = n_group + 1 if gap == 0 else 1
-                if gap == 0 or (n_digits > 0 and _joins(padded, last_digit + 1, i)):
-                    n_digits += 1
-                else:
-                    if n_digits >= _MIN_DIGITS:
-                        start, stop = number, last_digit + 1
-                    number, n_digits = i, 1
-                last_digit = i
-                if _is_iban(padded, i):
-                    start, stop = min(start, i - 2), i + _PADDING
-                elif n_dotted == 3:
-                    stop = max(stop, i + 1)
-            elif n_digits >= _MIN_DIGITS:
-                start, stop = number, last_digit + 1
-            if stop:
-                start, stop = start - _PADDING, min(stop - _PADDING, length)
-                if n_places > n_before and start - places[n_places - 1, 2] < _NEAR:
-                    n_places -= 1
-                    start = min(start, places[n_places, 1])
-                    stop = max(stop, places[n_places, 2])
-                places[n_places, 0], places[n_places, 1], places[n_places, 2] = row, start, stop
-                n_places += 1
+                first, last = _digit(text, i, number)
+            else:
+                first, last = _sign_or_word(text, i)
+                has_any = has_any or text[i] == _AT or _is_private_key(text, i)
+            if last == 0:
+                continue
+            first, last = first - _PADDING, min(last - _PADDING, length)
+            if n_places > n_before and first - places[n_places - 1, 2] < _NEAR:
+                n_places -= 1
+                first = min(first, places[n_places, 1])
+                last = max(last, places[n_places, 2])
+            places[n_places, 0], places[n_places, 1], places[n_places, 2] = row, first, last
+            n_places += 1
         if not has_any:
             n_places = n_before
     return places[:n_places].copy()
