@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import queue
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -20,6 +22,8 @@ from llmobs.analyzer.store.cluster import Cluster, Layout, OneServer
 from llmobs.errors import ConfigurationError, StoreError
 
 __all__ = ["Clients", "as_record"]
+
+logger = logging.getLogger(__name__)
 
 # Codes of ClickHouse's ErrorCodes.cpp that a user can cause and mend.
 _TIMEOUT_EXCEEDED: Final = 159
@@ -77,6 +81,8 @@ class Clients:
         }
         self._query_timeout_s = query_timeout_s
         self._closed = False
+        if not self.is_shared:
+            _forget_empty_changes(Path(self._target["path"]))
         self._readers: queue.LifoQueue[Client] = queue.LifoQueue()
         self._writer = self._connect({**_WRITE_SETTINGS, **self.layout.write_settings})
         for _ in range(_N_READERS):
@@ -235,6 +241,18 @@ def _layout(url: str) -> Layout:
             "it takes cluster=NAME alone"
         )
     return OneServer() if clusters is None else Cluster(clusters[0], _database(url))
+
+
+def _forget_empty_changes(directory: Path) -> None:
+    """Remove changes of rows that a process killed on a full disk left without a word.
+
+    The engine would not open a table that has one. It was never acknowledged, and whoever
+    asked for it asks again.
+    """
+    for change in directory.glob("store/*/*/mutation_*.txt"):
+        if not change.stat().st_size:
+            change.unlink()
+            logger.warning("empty change removed", extra={"file": str(change)})
 
 
 def as_record(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -72,6 +72,24 @@ def test_a_deletion_that_a_kill_cut_off_is_waited_for_before_minutes_are_counted
     store.close()
 
 
+def test_a_change_that_a_full_disk_left_empty_does_not_keep_the_store_from_opening(
+    tmp_path: Path,
+) -> None:
+    store = open_store(f"chdb://{tmp_path / 'store'}")
+    store.append(0, generated(0), events({}), NO_METRICS)
+    store.drop_scores({})  # leaves changes of rows on the disk
+    store.close()
+    written = [path for path in tmp_path.rglob("mutation_*.txt") if path.stat().st_size]
+    assert written
+    for path in {path.parent for path in written}:
+        (path / "mutation_99.txt").touch()
+
+    store = open_store(f"chdb://{tmp_path / 'store'}")
+    assert store.sizes()["spans"] == 50
+    store.close()
+    assert all(path.exists() for path in written)
+
+
 def test_segments_that_come_back_after_a_power_cut_are_stored_once(tmp_path: Path) -> None:
     """Their removal from the log was not yet on its disk; the last of them was half stored."""
     store = open_store(f"chdb://{tmp_path / 'store'}")
