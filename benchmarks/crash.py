@@ -5,8 +5,8 @@
 - ``--kills N``: kill -9 of receiver and engine in turn, N in all, while three senders send and
   segments are small; with the time until a request is acknowledged again and until the page is
   ready again.
-- ``--steps``: kill -9 before every step of the loops, in the roles `all` and `worker`
-  (`tests/faults/test_every_step.py` says what a step is).
+- ``--steps``: kill -9 before every step of the loops and of a session's erasure, in the roles
+  `all` and `worker` (`tests/faults/test_every_step.py` says what a step is).
 - ``--store-down S``: the store is a ClickHouse HTTP server (chDB behind it), killed under load
   and away for S seconds.
 
@@ -27,12 +27,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults.kills import kill_under_load
-from tests.faults.outage import store_down
-from tests.faults.test_every_step import die_at_every_step
+# What a part needs is imported there: the server's processes import this file when they start,
+# and their start is what `kills` measures.
 
 
 def kills(data: Path, n_kills: int, seed: int) -> dict[str, Any]:
+    from tests.faults.kills import kill_under_load
+
     killed = kill_under_load(
         data,
         n_kills=n_kills,
@@ -51,11 +52,15 @@ def kills(data: Path, n_kills: int, seed: int) -> dict[str, Any]:
 
 def steps(data: Path, role: str) -> dict[str, Any]:
     """Die at every step; a wrong count in between ends the lives with an AssertionError."""
-    died = die_at_every_step(data, role=role)
+    from tests.faults.test_every_step import die_at_every_step
+
+    died = die_at_every_step(data, role=role, erases=True)
     return {"part": f"steps, {role}", "n_kills": len(died), "n_lost": 0, "n_doubled": 0}
 
 
 def outage(data: Path, down_s: float) -> dict[str, Any]:
+    from tests.faults.outage import store_down
+
     # Half a minute of traffic at the pace of `kills` is a few thousand spans; for ten minutes
     # a slower pace, so that the end is not waited for much longer.
     found = store_down(data, down_s, pause_s=0.05 if down_s < 60 else 0.5)

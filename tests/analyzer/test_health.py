@@ -13,16 +13,9 @@ from llmobs.analyzer import health
 from llmobs.analyzer.health import Health
 from llmobs.analyzer.log import SegmentReader, SegmentWriter
 from llmobs.analyzer.publish import METRICS
-from llmobs.analyzer.store import ClickHouseStore, open_store
+from llmobs.analyzer.store import ClickHouseStore
 from tests.analyzer.store.rows import NO_EVENTS, NO_METRICS, generated
 from tests.otlp import chat_span, traces_request
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ClickHouseStore]:
-    opened = open_store(f"chdb://{tmp_path / 'store'}")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

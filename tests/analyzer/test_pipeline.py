@@ -19,24 +19,10 @@ from llmobs.analyzer.normalize import normalize
 from llmobs.analyzer.pipeline import Analysis, Ingest, Loop, Scoring
 from llmobs.analyzer.publish import Metrics
 from llmobs.analyzer.score import ScoreStage, load_scorers
-from llmobs.analyzer.store import ClickHouseStore, SqliteState, open_state, open_store
+from llmobs.analyzer.store import ClickHouseStore, SqliteState
 from llmobs.measures.cost import PriceBook
 from llmobs.records import EVENT_SCHEMA, EventBatch, RawSpans, Scores, SpanBatch
 from tests.otlp import chat_span, traces_request
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ClickHouseStore]:
-    opened = open_store(f"chdb://{tmp_path / 'store'}")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[SqliteState]:
-    opened = open_state(tmp_path / "state.db")
-    yield opened
-    opened.close()
 
 
 def fill(store: ClickHouseStore, n_segments: int) -> None:
@@ -84,6 +70,45 @@ def test_a_request_that_decoding_stumbles_over_is_set_aside_and_the_others_are_s
     assert store.sizes()["spans"] == 4
     assert len([path for path in (tmp_path / "aside").rglob("*") if path.is_file()]) >= 1
     assert any(bodies[3] in path.read_bytes() for path in (tmp_path / "aside").iterdir())
+
+
+def test_each_request_that_can_not_be_stored_is_set_aside_under_its_own_number(
+    store: ClickHouseStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(1)
+    good, stumbled = (traces_request([chat_span(chance, session=s)]) for s in ("good", "bad"))
+    unreadable = b"\x0a\x7f"
+
+    def stumbles(raw: RawSpans, **options: Any) -> SpanBatch:
+        spans = normalize(raw, **options)
+        if "bad" in spans.texts("session_id"):
+            raise IndexError("nobody thought of this")
+        return spans
+
+    monkeypatch.setattr("llmobs.analyzer.pipeline.normalize", stumbles)
+    writer = SegmentWriter(tmp_path / "log", segment_age_s=60)
+    for body in (good, stumbled, unreadable):
+        writer.append("traces", body, lambda error: None)
+    writer.close()
+    log = SegmentReader(tmp_path / "log", tmp_path / "aside")
+    Ingest(log, store, PriceBook(), Metrics()).step()
+    aside = sorted(path.read_bytes() for path in (tmp_path / "aside").glob("*.pb"))
+    assert aside == sorted([stumbled, unreadable])
+    assert store.sizes()["spans"] == 1
+
+
+def test_an_analysis_whose_clock_is_set_back_goes_on_writing_down_where_it_stands(
+    store: ClickHouseStore, state: SqliteState
+) -> None:
+    now_ns = time.time_ns()
+    times = {"now_ns": now_ns + 10**9 * 86_400 * 365}
+    scoring = Scoring(store, ScoreStage(load_scorers(("refusal",)), time_box_s=60))
+    analysis = Analysis(state, scoring, MonitorSettings(), Metrics(), clock=lambda: times["now_ns"])
+    analysis.step()
+    fill(store, 1)
+    times["now_ns"] = now_ns
+    analysis.step()
+    assert state.cursor() == {0: 0}
 
 
 def test_a_step_that_raised_is_done_again_and_leaves_nothing_twice(

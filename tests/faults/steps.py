@@ -25,7 +25,7 @@ from llmobs.errors import StoreError
 
 __all__ = ["Steps"]
 
-Name = Callable[..., str | None]
+Name = Callable[..., str]
 _STATEMENT = re.compile(
     r"(CREATE(?: OR REPLACE)?(?: MATERIALIZED)? (?:TABLE|VIEW)|ALTER TABLE|DELETE FROM|INSERT INTO)"
     r"(?: IF NOT EXISTS)? (\w+)"
@@ -103,9 +103,7 @@ class Steps:
 
         @functools.wraps(real)
         def wrapped(*arguments: Any, **options: Any) -> Any:
-            what = name(*arguments, **options)
-            if what is not None:
-                self.take(what)
+            self.take(name(*arguments, **options))
             return real(*arguments, **options)
 
         setattr(owner, method, wrapped)
@@ -119,8 +117,5 @@ def _insert_name(_: Clients, table: str, rows: Any, token: str) -> str:
 
 def _statement_name(sql: str) -> str:
     found = _STATEMENT.match(sql.lstrip())
-    return (
-        f"store: {found[1].lower()} {found[2]}"
-        if found
-        else f"store: {sql.split(maxsplit=1)[0].lower()}"
-    )
+    what = " ".join(found.groups()) if found else sql.split(maxsplit=1)[0]
+    return f"store: {what.lower()}"
