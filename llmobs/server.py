@@ -164,8 +164,12 @@ class _Engine:
             erase=_eraser(settings, self._store, self._state, self._analysis),
             allowed_hosts=_allowed_hosts(settings),
         )
-        # The fast decoder compiles meanwhile; until then the slower one serves.
-        threading.Thread(target=warm, name="llmobs-warm", daemon=True).start()
+
+        def compile_meanwhile() -> None:
+            warm()  # until then the slower decoder serves
+            stage.warm()
+
+        threading.Thread(target=compile_meanwhile, name="llmobs-warm", daemon=True).start()
 
     def start(self) -> None:
         for loop in self._loops:

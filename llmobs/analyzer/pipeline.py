@@ -205,12 +205,13 @@ class Scoring:
     def read(self, after: Cursor, limit: int) -> Scored:
         """Score the next spans and store their scores."""
         spans, events, last = self._store.read(after, limit)
+        if last == NOTHING:  # ten times a second: no scorer is asked about nothing
+            return Scored(spans, events, self._stage.complete(spans, ()), last)
         spans = _with_content(self._store, spans)
         scores = self._stage.score(spans)
-        if last != NOTHING:
-            self._store.append_scores(last, spans, scores)
-            self._store.append_evaluations(last, events)
-            self._score_late(spans, events, last)
+        self._store.append_scores(last, spans, scores)
+        self._store.append_evaluations(last, events)
+        self._score_late(spans, events, last)
         return Scored(spans, events, scores, last)
 
     def _score_late(self, spans: SpanBatch, events: EventBatch, last: int) -> None:

@@ -197,11 +197,15 @@ class ScoreStage:
         """How often each scorer failed or ran out of time since the start."""
         return {name: health.n_failures for name, health in self._health.items()}
 
+    def warm(self) -> None:
+        """Load and compile what the first batch would wait for; once."""
+        if not self._is_warm:
+            warm()
+            self._is_warm = True
+
     def score(self, spans: SpanBatch) -> Scores:
         """Score a batch; the same spans give the same scores."""
-        if not self._is_warm:
-            warm()  # or it counts as the time of whoever is asked first
-            self._is_warm = True
+        self.warm()  # or it counts as the time of whoever is asked first
         failed = {s.name: reason for s in self._scorers if (reason := self._pause(s.name))}
         asked = [scorer for scorer in self._scorers if scorer.name not in failed]
         made: dict[_Place, list[ScoreColumn]] = {(s.name, t): [] for s in asked for t in s.targets}
