@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -21,7 +20,6 @@ import pyarrow.compute as pc
 from llmobs import semconv
 from llmobs.analyzer.store import queries
 from llmobs.analyzer.store.base import (
-    EXPORTED,
     NOTHING,
     Erased,
     Exported,
@@ -31,10 +29,11 @@ from llmobs.analyzer.store.base import (
 )
 from llmobs.analyzer.store.clients import Clients, as_record
 from llmobs.analyzer.store.erasure import Erasures, belongs, names, says, unowned_beside
-from llmobs.analyzer.store.export import export_files, export_parquet, parquet_parts
+from llmobs.analyzer.store.export import export_files, parquet_parts
 from llmobs.analyzer.store.health import backlog, health
 from llmobs.analyzer.store.schema import (
     MINUTE_OF,
+    OF_TRACES,
     ROLLUP_COLUMNS,
     ROLLUP_GROUPS,
     ROLLUP_SELECT,
@@ -42,6 +41,7 @@ from llmobs.analyzer.store.schema import (
     SOURCE_OF,
     Retention,
     migrate,
+    unread,
 )
 from llmobs.analyzer.store.seen import Seen, span_keys
 from llmobs.analyzer.store.texts import IndexedText, index_texts
@@ -71,7 +71,8 @@ _READ_SEGMENTS: Final = 1000
 _TS: Final = pa.timestamp("ns", "UTC")
 _IDS: Final = pa.schema([SPAN_SCHEMA.field("trace_id"), SPAN_SCHEMA.field("span_id")])
 _OF_SEGMENTS: Final = "seg >= {begin:UInt64} AND seg <= {last:UInt64}"
-_OF_TRACES: Final = "trace_id IN (SELECT toFixedString(unhex(arrayJoin({ids:Array(String)})), 16))"
+_BEHIND: Final = "seg >= {begin:UInt64} AND seg < {end:UInt64}"
+"""Condition: a segment of one source lies behind a cursor; `_behind` binds it."""
 _NO_SPANS: Final = SPAN_SCHEMA.empty_table()
 _NO_EVENTS: Final = EVENT_SCHEMA.empty_table()
 
@@ -154,9 +155,8 @@ class ClickHouseStore:
         """Return where a source goes on; see `base.Store.position`."""
         (row,) = self._clients.ask_everywhere(
             "segments",
-            """SELECT maxOrNull(until) AS until FROM {table}
-            WHERE seg >= {first:UInt64} AND seg < {end:UInt64}""",
-            {"first": first_number(source), "end": first_number(source + 1)},
+            f"SELECT maxOrNull(until) AS until FROM {{table}} WHERE {_BEHIND}",
+            _behind({}, source),
         )
         return first_number(source) if row["until"] is None else int(row["until"])
 
@@ -183,7 +183,7 @@ class ClickHouseStore:
     def read(self, after: Cursor, limit: int) -> tuple[SpanBatch, EventBatch, int]:
         """Read whole segments of one source; see `base.Store.read`."""
         behind = {
-            source: last - after.get(source, first_number(source) - 1)
+            source: last + 1 - _behind(after, source)["begin"]
             for source, last in self._closed.items()
         }
         source = max(behind, key=behind.__getitem__, default=-1)
@@ -193,12 +193,8 @@ class ClickHouseStore:
         segments = self._clients.ask_everywhere(
             "segments",
             f"""SELECT seg, max(n_spans) AS n_spans FROM {{table}}
-            WHERE seg >= {{begin:UInt64}} AND seg < {{end:UInt64}} GROUP BY seg ORDER BY seg
-            LIMIT {_READ_SEGMENTS}""",
-            {
-                "begin": after.get(source, first_number(source) - 1) + 1,
-                "end": first_number(source + 1),
-            },
+            WHERE {_BEHIND} GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}""",
+            _behind(after, source),
         )
         if not segments:  # gone with their retention
             return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), NOTHING
@@ -208,24 +204,21 @@ class ClickHouseStore:
         """Return events of traces; see `base.Store.events_of`."""
         where = "event_name IN ({names:Array(String)})"
         bound = {"ids": sorted(traces), "names": sorted(names)}
-        return EventBatch(self._records("events", EVENT_SCHEMA, bound, f"{_OF_TRACES} AND {where}"))
+        return EventBatch(self._records("events", EVENT_SCHEMA, bound, f"{OF_TRACES} AND {where}"))
 
     def spans_of(self, traces: Collection[str], until: int) -> SpanBatch:
         """Return spans of traces; see `base.Store.spans_of`."""
         bound = {"ids": sorted(traces), "begin": first_number(source_of(until)), "last": until}
-        where = f"{_OF_TRACES} AND {_OF_SEGMENTS}"
+        where = f"{OF_TRACES} AND {_OF_SEGMENTS}"
         return SpanBatch(self._records("spans", SPAN_SCHEMA, bound, where))
 
     def read_scored(
         self, after: Cursor, limit: int
     ) -> tuple[SpanBatch, EventBatch, list[ScoreColumn], int]:
         """Read what was scored elsewhere; see `base.Store.read_scored`."""
-        known = " OR ".join(
-            f"(seg >= {first_number(source)} AND seg <= {last})" for source, last in after.items()
-        )
         marks = self._clients.ask_everywhere(
             "scored",
-            f"""SELECT seg, max(n_spans) AS n_spans FROM {{table}} WHERE NOT ({known or "0"})
+            f"""SELECT seg, max(n_spans) AS n_spans FROM {{table}} WHERE {unread(after)}
             GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}""",
         )
         waiting = Counter(source_of(row["seg"]) for row in marks)
@@ -236,9 +229,9 @@ class ClickHouseStore:
         spans, events, last = self._read_to(last, after)
         self._clients.settle("scores")
         rows = self._clients.columns(
-            """SELECT trace_id, span_id, name, target, version, value, label, explanation
-            FROM scores WHERE seg >= {begin:UInt64} AND seg <= {last:UInt64}""",
-            {"begin": after.get(source, first_number(source) - 1) + 1, "last": last},
+            f"""SELECT trace_id, span_id, name, target, version, value, label, explanation
+            FROM scores WHERE {_OF_SEGMENTS}""",
+            {"begin": _behind(after, source)["begin"], "last": last},
         )
         return spans, events, _score_columns(spans, rows), last
 
@@ -293,11 +286,9 @@ class ClickHouseStore:
         if not judged.num_rows:
             return
         places = self._clients.ask(
-            """SELECT lower(hex(span_id)) AS span, any(feature) AS feature,
+            f"""SELECT lower(hex(span_id)) AS span, any(feature) AS feature,
               any(session_id) AS session_id
-            FROM spans WHERE trace_id IN (
-              SELECT toFixedString(unhex(arrayJoin({ids:Array(String)})), 16))
-            GROUP BY span""",
+            FROM spans WHERE {OF_TRACES} GROUP BY span""",
             {"ids": sorted(set(EventBatch(judged).ids("trace_id")))},
         )
         place_of = {row["span"]: row for row in places}
@@ -311,9 +302,7 @@ class ClickHouseStore:
     def drop_scores(self, after: Cursor) -> None:
         """Forget scores of held sources above `after`; see `base.Store.drop_scores`."""
         for source in self._closed:
-            begin = after.get(source, first_number(source) - 1) + 1
-            bound = {"begin": begin, "end": first_number(source + 1)}
-            self._delete("scores", "seg >= {begin:UInt64} AND seg < {end:UInt64}", bound)
+            self._delete("scores", _BEHIND, _behind(after, source))
 
     def note_erasure(self, owner: Owner, name: str, n_characters: int) -> Erased:
         """Begin to forget a user or a session; see `base.Store.note_erasure`."""
@@ -401,37 +390,6 @@ class ClickHouseStore:
         """Return what waits behind a cursor; see `base.Store.backlog`."""
         return backlog(self._clients, after, sources)
 
-    def export_parquet(
-        self,
-        folder: Path,
-        since_ns: int,
-        until_ns: int,
-        *,
-        what: Sequence[Exported] = EXPORTED,
-    ) -> dict[str, int]:
-        """Write ``<table>-<day>.parquet``, one file a table and day (UTC) that has rows.
-
-        Columns of SPAN_SCHEMA and EVENT_SCHEMA; of scores ts_ns, trace_id, span_id, service,
-        environment, feature, session_id, name, target, version, value, label, explanation.
-        Rows lie about as they came, so a row group spans little time. Compressed with zstd;
-        one row group is in memory, however long the window. A file of the same name is
-        replaced once the new one is whole.
-
-        Args:
-            folder: Where to; made where it is missing.
-            since_ns: Begin of the window. A day that it cuts is exported in part.
-            until_ns: Its end, exclusive.
-            what: Which tables.
-
-        Returns:
-            Number of rows by table.
-
-        Raises:
-            ConfigurationError: There is no such table to export.
-            StoreError: A query or a file failed; files of earlier days are whole.
-        """
-        return export_parquet(self._clients, folder, since_ns, until_ns, what)
-
     def export_files(
         self, since_ns: int, until_ns: int, what: Sequence[Exported]
     ) -> list[ExportFile]:
@@ -472,18 +430,16 @@ class ClickHouseStore:
         """Return the last segment of a source in a table; below its first where there is none."""
         (row,) = self._clients.ask_everywhere(
             table,
-            "SELECT maxOrNull(seg) AS seg FROM {table} "
-            "WHERE seg >= {begin:UInt64} AND seg < {end:UInt64}",
-            {"begin": first_number(source), "end": first_number(source + 1)},
+            f"SELECT maxOrNull(seg) AS seg FROM {{table}} WHERE {_BEHIND}",
+            _behind({}, source),
         )
         return first_number(source) - 1 if row["seg"] is None else int(row["seg"])
 
     def _has_behind(self, source: int, last: int) -> bool:
         """Return whether there are rows of segments behind the last whole one."""
-        bound = {"begin": last + 1, "end": first_number(source + 1)}
-        where = "seg >= {begin:UInt64} AND seg < {end:UInt64}"
+        bound = _behind({source: last}, source)
         return any(
-            self._clients.ask(f"SELECT seg FROM {table} WHERE {where} LIMIT 1", bound)
+            self._clients.ask(f"SELECT seg FROM {table} WHERE {_BEHIND} LIMIT 1", bound)
             for table in ("spans", "events", "metric_points")
         )
 
@@ -561,8 +517,7 @@ class ClickHouseStore:
         self._seen_until[source] = segment
 
     def _read_to(self, last: int, after: Cursor) -> tuple[SpanBatch, EventBatch, int]:
-        source = source_of(last)
-        bound = {"begin": after.get(source, first_number(source) - 1) + 1, "last": last}
+        bound = {"begin": _behind(after, source_of(last))["begin"], "last": last}
         spans, events = self._spans_and_events(bound)
         if self._clients.replicas_may_lag and self._lack_rows(spans, events, bound):
             self._clients.settle("spans", "events")
@@ -582,9 +537,9 @@ class ClickHouseStore:
         """Return whether these are fewer than the segments had when they were stored."""
         (stored,) = self._clients.ask_everywhere(
             "segments",
-            """SELECT sum(spans) AS n_spans, sum(events) AS n_events FROM (
-              SELECT max(n_spans) AS spans, max(n_events) AS events FROM {table}
-              WHERE seg >= {begin:UInt64} AND seg <= {last:UInt64} GROUP BY seg)""",
+            f"""SELECT sum(spans) AS n_spans, sum(events) AS n_events FROM (
+              SELECT max(n_spans) AS spans, max(n_events) AS events FROM {{table}}
+              WHERE {_OF_SEGMENTS} GROUP BY seg)""",
             bound,
         )
         n_spans, n_events = int(stored["n_spans"] or 0), int(stored["n_events"] or 0)
@@ -722,6 +677,12 @@ class ClickHouseStore:
             # until it has: one of nothing waits for those before it.
             self._delete("spans", "0", {})
         self._rebuild(source, [row["minute"] for row in rows])
+
+
+def _behind(after: Cursor, source: int) -> dict[str, int]:
+    """Return what `_BEHIND` is bound to: the numbers that a source's next segments can have."""
+    begin = after[source] + 1 if source in after else first_number(source)
+    return {"begin": begin, "end": first_number(source + 1)}
 
 
 def _cut(segments: Sequence[Row], limit: int) -> int:

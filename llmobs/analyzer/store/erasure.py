@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -109,28 +110,33 @@ class Erasures:
 
     def spans(self, table: pa.Table) -> Mask:
         """Return which rows of `SPAN_SCHEMA` are to be forgotten, shape (n,)."""
-        old, gone = self._old(table)
-        if not len(old):
-            return gone
-        rows = table.take(pa.array(old))
-        names_nobody = np.ones(len(old), np.bool_)
-        for owner, column in _COLUMNS.items():
-            who = rows.column(column)
-            gone[old] |= self._hits(owner, who, rows)
-            names_nobody &= _is_empty(who)
-        gone[old] |= names_nobody & self._hits("trace", rows.column("trace_id"), rows)
-        return gone
+        return self._gone(table, lambda rows: {o: [rows.column(c)] for o, c in _COLUMNS.items()})
 
     def events(self, table: pa.Table) -> Mask:
         """Return which rows of `EVENT_SCHEMA` are to be forgotten, shape (n,)."""
-        old, gone = self._old(table)
+
+        def said(rows: pa.Table, key: str) -> Any:
+            return pc.fill_null(pc.map_lookup(rows.column("attributes_s"), key, "first"), "")
+
+        return self._gone(
+            table,
+            lambda rows: {o: [said(rows, key) for key in keys] for o, keys in _ATTRIBUTES.items()},
+        )
+
+    def _gone(
+        self, table: pa.Table, owners: Callable[[pa.Table], Mapping[Owner, Sequence[Any]]]
+    ) -> Mask:
+        """Return what goes: what names an owner, and what names nobody beside it in a trace."""
+        ts_ns = table.column("ts_ns").to_numpy()
+        gone = np.zeros(table.num_rows, np.bool_)
+        # What began before the last deletion: among live traffic, nothing.
+        old = np.flatnonzero(ts_ns < self._newest_ns)
         if not len(old):
             return gone
         rows = table.take(pa.array(old))
         names_nobody = np.ones(len(old), np.bool_)
-        for owner, keys in _ATTRIBUTES.items():
-            for key in keys:
-                who = pc.fill_null(pc.map_lookup(rows.column("attributes_s"), key, "first"), "")
+        for owner, columns in owners(rows).items():
+            for who in columns:
                 gone[old] |= self._hits(owner, who, rows)
                 names_nobody &= _is_empty(who)
         gone[old] |= names_nobody & self._hits("trace", rows.column("trace_id"), rows)
@@ -145,11 +151,6 @@ class Erasures:
         # One assignment: other threads are reading.
         self._until_ns = {(row["kind"], bytes.fromhex(row["id"])): row["until"] for row in rows}
         self._newest_ns = max(self._until_ns.values(), default=0)
-
-    def _old(self, table: pa.Table) -> tuple[npt.NDArray[np.int64], Mask]:
-        """Return the rows that began before the last deletion: among live traffic, none."""
-        ts_ns = table.column("ts_ns").to_numpy()
-        return np.flatnonzero(ts_ns < self._newest_ns), np.zeros(table.num_rows, np.bool_)
 
     def _hits(self, kind: str, who: Any, rows: pa.Table) -> Mask:
         untils = self._until_ns

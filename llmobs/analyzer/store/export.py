@@ -7,7 +7,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from datetime import date
-from pathlib import Path
 from typing import Final, cast
 
 import pyarrow as pa
@@ -15,11 +14,11 @@ import pyarrow.parquet as pq
 
 from llmobs.analyzer.store.base import Exported, ExportFile
 from llmobs.analyzer.store.clients import Clients, as_record
-from llmobs.analyzer.store.schema import SCORE_SCHEMA
-from llmobs.errors import ConfigurationError, StoreError
+from llmobs.analyzer.store.schema import SCORE_SCHEMA, WINDOW
+from llmobs.errors import ConfigurationError
 from llmobs.records import EVENT_SCHEMA, SPAN_SCHEMA
 
-__all__ = ["export_files", "export_parquet", "parquet_parts"]
+__all__ = ["export_files", "parquet_parts"]
 
 _DAY_NS: Final = 86_400_000_000_000
 _DAY_ZERO: Final = date(1970, 1, 1).toordinal()
@@ -65,7 +64,7 @@ def export_files(
         for table in what
         for row in clients.ask(
             f"""SELECT intDiv(toUnixTimestamp64Nano(ts), {_DAY_NS}) AS day, count() AS n
-            FROM {table} WHERE {_WINDOW} GROUP BY day ORDER BY day""",
+            FROM {table} WHERE {WINDOW} GROUP BY day ORDER BY day""",
             {"since": since_ns, "until": until_ns},
         )
     ]
@@ -106,35 +105,6 @@ class _Parts(io.RawIOBase):
         return b"".join(parts)
 
 
-def export_parquet(
-    clients: Clients, folder: Path, since_ns: int, until_ns: int, what: Sequence[Exported]
-) -> dict[str, int]:
-    """Write the files of an export; see `ClickHouseStore.export_parquet`."""
-    files = export_files(clients, since_ns, until_ns, what)
-    n_rows: dict[str, int] = dict.fromkeys(what, 0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            n_rows[file.table] += _write_file(clients, file, folder)
-    except OSError as error:
-        raise StoreError(f"the export to {str(folder)!r} failed: {error}") from error
-    return n_rows
-
-
-def _write_file(clients: Clients, file: ExportFile, folder: Path) -> int:
-    """Write one file, which has its name only once it is whole; return its number of rows."""
-    partial = folder / f"{file.name}.part"
-    try:
-        with partial.open("wb") as sink:
-            for part in parquet_parts(clients, file):
-                sink.write(part)
-        n_rows = int(pq.read_metadata(partial).num_rows)
-        partial.replace(folder / file.name)
-    finally:
-        partial.unlink(missing_ok=True)
-    return n_rows
-
-
 def _row_groups(clients: Clients, name: str, since_ns: int, until_ns: int) -> Iterator[pa.Table]:
     """Read some segments at a time: the embedded engine would answer all rows at once.
 
@@ -143,7 +113,7 @@ def _row_groups(clients: Clients, name: str, since_ns: int, until_ns: int) -> It
     schema = _TABLES[name]
     bound = {"since": since_ns, "until": until_ns}
     segments = clients.ask(
-        f"SELECT seg, count() AS n FROM {name} WHERE {_WINDOW} GROUP BY seg ORDER BY seg", bound
+        f"SELECT seg, count() AS n FROM {name} WHERE {WINDOW} GROUP BY seg ORDER BY seg", bound
     )
     columns = ", ".join(field for field in schema.names if field != "ts_ns")
     n_wanted, n, first = _FIRST_ROWS, 0, 0
@@ -154,7 +124,7 @@ def _row_groups(clients: Clients, name: str, since_ns: int, until_ns: int) -> It
             continue
         rows = clients.columns(
             f"""SELECT toUnixTimestamp64Nano(ts) AS ts_ns, {columns} FROM {name}
-            WHERE {_WINDOW} AND seg >= {{first:UInt64}} AND seg <= {{last:UInt64}}
+            WHERE {WINDOW} AND seg >= {{first:UInt64}} AND seg <= {{last:UInt64}}
             ORDER BY ts, span_id""",
             {**bound, "first": first, "last": row["seg"]},
         )
@@ -162,9 +132,3 @@ def _row_groups(clients: Clients, name: str, since_ns: int, until_ns: int) -> It
         yield group
         # The next group has the right size if its rows are as long as these.
         n_wanted, n = group.num_rows * _GROUP_BYTES // max(group.nbytes, 1), 0
-
-
-_WINDOW: Final = (
-    "ts >= fromUnixTimestamp64Nano({since:Int64}, 'UTC')"
-    " AND ts < fromUnixTimestamp64Nano({until:Int64}, 'UTC')"
-)

@@ -8,7 +8,8 @@ from collections.abc import Collection
 
 from llmobs.analyzer.store.base import Row
 from llmobs.analyzer.store.clients import Clients
-from llmobs.records import SOURCE_SHIFT, Cursor, first_number
+from llmobs.analyzer.store.schema import SOURCE_OF, unread
+from llmobs.records import Cursor
 
 __all__ = ["backlog", "health"]
 
@@ -32,18 +33,15 @@ def health(clients: Clients) -> Row:
 
 def backlog(clients: Clients, after: Cursor, sources: Collection[int] | None) -> Row:
     """Return what was stored behind a cursor; see `base.Store.backlog`."""
-    known = " OR ".join(
-        f"(seg >= {first_number(source)} AND seg <= {last})" for source, last in after.items()
-    )
     wanted = "1"
     if sources is not None:
         numbers = ", ".join(map(str, sorted(sources))) or "NULL"
-        wanted = f"bitShiftRight(seg, {SOURCE_SHIFT}) IN ({numbers})"
+        wanted = f"{SOURCE_OF} IN ({numbers})"
     (row,) = clients.ask_everywhere(
         "segments",
         f"""SELECT count() AS n_segments, sum(n) AS n_spans,
           if(n_segments = 0, 0, dateDiff('second', min(at), now('UTC'))) AS oldest_s
         FROM (SELECT seg, max(n_spans) AS n, min(stored_at) AS at FROM {{table}}
-          WHERE NOT ({known or "0"}) AND {wanted} GROUP BY seg)""",
+          WHERE {unread(after)} AND {wanted} GROUP BY seg)""",
     )
     return {name: int(value or 0) for name, value in row.items()}

@@ -22,11 +22,13 @@ from llmobs.analyzer.store.schema import (
     INFERENCE,
     MODEL,
     MODEL_CALL,
+    OF_TRACES,
     QUANTILES,
     ROLLUP_COLUMNS,
     ROLLUP_GROUPS,
     ROLLUP_SELECT,
     UNPRICED,
+    WINDOW,
 )
 from llmobs.analyzer.store.texts import NEAR, IndexedText
 from llmobs.errors import ConfigurationError
@@ -182,11 +184,19 @@ class _Source:
 
     def column(self, expression: str) -> str:
         """Say in the source's columns what is said in those of spans."""
-        if not self.rolled:
-            return expression
-        for of_spans, of_minutes in ((MODEL, "request_model"), (FAILURE, "failure")):
-            expression = expression.replace(of_spans, of_minutes)
-        return expression.replace("(ts,", "(minute,")
+        return _of_minutes(expression) if self.rolled else expression
+
+
+def _of_minutes(expression: str) -> str:
+    """Say in the columns of `minutes` what is said in those of spans."""
+    for of_spans, of_minutes in (
+        (MODEL, "request_model"),
+        (FAILURE, "failure"),
+        ("status = 2", "failure != ''"),
+        ("(ts,", "(minute,"),
+    ):
+        expression = expression.replace(of_spans, of_minutes)
+    return expression
 
 
 def _source(
@@ -198,10 +208,8 @@ def _source(
     first, last = -(-bound["since"] // _MINUTE_NS), bound["until"] // _MINUTE_NS
     if not rollup or first >= last or not given <= _IN_MINUTES:
         return _Source(False, f"spans WHERE {where}", bound)
-    condition = _conditions(filters)[0]
-    for of_spans, of_minutes in ((MODEL, "request_model"), ("status = 2", "failure != ''")):
-        condition = condition.replace(of_spans, of_minutes)
-    minutes = _MINUTES.replace("{window}", _WINDOW)
+    condition = _of_minutes(_conditions(filters)[0])
+    minutes = _MINUTES.replace("{window}", WINDOW)
     return _Source(True, f"{minutes} WHERE {condition}", {**bound, "first": first, "last": last})
 
 
@@ -461,8 +469,7 @@ def _traces(ask: Ask, ids: Sequence[str], first_ns: int, last_ns: int) -> list[R
           argMaxIf(substringUTF8(output_text, 1, {_TEXT_LENGTH}),
             (parent_id = toFixedString('', 8), ts), output_text != '') AS output
         FROM spans
-        WHERE trace_id IN (
-            SELECT toFixedString(unhex(arrayJoin({{ids:Array(String)}})), 16))
+        WHERE {OF_TRACES}
           AND ts >= fromUnixTimestamp64Nano({{first:Int64}}, 'UTC')
           AND ts <= fromUnixTimestamp64Nano({{last:Int64}}, 'UTC')
         GROUP BY trace_id ORDER BY first_ns DESC, id""",
@@ -591,7 +598,7 @@ def metric_series(ask: Ask, name: str, since_ns: int, until_ns: int, step_s: int
             argMax(if(isNull(value), sum / nullIf(count, 0), value), ts)) AS value
         FROM metric_points
         WHERE name = {name:String} AND """
-        + _WINDOW
+        + WINDOW
         + f""" GROUP BY bucket, service, labels ORDER BY bucket, service, labels
         LIMIT {_MAX_STEPS}""",
         {
@@ -816,24 +823,16 @@ def _flags(ask: Ask, key: str, starts: Mapping[str, int]) -> dict[str, list[str]
     """
     if not starts:
         return {}
-    ids = "{ids:Array(String)}"
-    if key == "trace_id":
-        ids = f"(SELECT toFixedString(unhex(arrayJoin({ids})), 16))"
+    is_wanted = OF_TRACES if key == "trace_id" else f"{key} IN {{ids:Array(String)}}"
     shown = f"lower(hex({key}))" if key == "trace_id" else key
     rows = ask(
         f"""SELECT {shown} AS id, arraySort(groupUniqArray(name)) AS flags FROM scores
         WHERE label = 'fail' AND ts >= fromUnixTimestamp64Nano({{first:Int64}}, 'UTC')
-          AND {key} IN {ids}
+          AND {is_wanted}
         GROUP BY {key}""",
         {"ids": list(starts), "first": max(min(starts.values()) - _CLOCK_SKEW_NS, 0)},
     )
     return {row["id"]: row["flags"] for row in rows}
-
-
-_WINDOW: Final = (
-    "ts >= fromUnixTimestamp64Nano({since:Int64}, 'UTC')"
-    " AND ts < fromUnixTimestamp64Nano({until:Int64}, 'UTC')"
-)
 
 
 def _bounds(since_ns: int, until_ns: int) -> dict[str, int]:
@@ -845,7 +844,7 @@ def _where(
 ) -> tuple[str, dict[str, Any]]:
     """Return a condition on spans and the parameters that it is bound to."""
     condition, bound = _conditions(filters)
-    return f"{_WINDOW} AND {condition}", {**_bounds(since_ns, until_ns), **bound}
+    return f"{WINDOW} AND {condition}", {**_bounds(since_ns, until_ns), **bound}
 
 
 def _conditions(filters: Mapping[str, str | None]) -> tuple[str, dict[str, Any]]:
@@ -855,7 +854,7 @@ def _conditions(filters: Mapping[str, str | None]) -> tuple[str, dict[str, Any]]
         raise ConfigurationError(
             f"unknown filter {unknown[0]!r}; use one of {', '.join(sorted(_FILTERS))}"
         )
-    conditions = [_FILTERS[name].replace("{window}", _WINDOW) for name in sorted(given)]
+    conditions = [_FILTERS[name].replace("{window}", WINDOW) for name in sorted(given)]
     bound = {name: value for name, value in given.items() if name != "error"}
     text = given.get("text")
     if isinstance(text, IndexedText) and text.near:

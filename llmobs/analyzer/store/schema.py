@@ -21,7 +21,14 @@ import pyarrow as pa
 from llmobs.analyzer.store.clients import Clients
 from llmobs.analyzer.store.cluster import Definition, Layout, RollUp, Table, View
 from llmobs.errors import ConfigurationError, StoreError
-from llmobs.records import EVENT_SCHEMA, METRIC_SCHEMA, SOURCE_SHIFT, SPAN_SCHEMA
+from llmobs.records import (
+    EVENT_SCHEMA,
+    METRIC_SCHEMA,
+    SOURCE_SHIFT,
+    SPAN_SCHEMA,
+    Cursor,
+    first_number,
+)
 from llmobs.semconv import INFERENCE_OPERATIONS, MODEL_OPERATIONS
 
 __all__ = [
@@ -31,6 +38,7 @@ __all__ = [
     "MINUTE_OF",
     "MODEL",
     "MODEL_CALL",
+    "OF_TRACES",
     "QUANTILES",
     "ROLLUP_COLUMNS",
     "ROLLUP_GROUPS",
@@ -38,9 +46,11 @@ __all__ = [
     "SCORE_SCHEMA",
     "SOURCE_OF",
     "UNPRICED",
+    "WINDOW",
     "Retention",
     "migrate",
     "statements",
+    "unread",
 ]
 
 logger = logging.getLogger(__name__)
@@ -88,8 +98,23 @@ MINUTE_OF: Final = "intDiv(toUnixTimestamp64Nano(ts), 60000000000)"
 """Minutes since 1970 of a span's start (toStartOfMinute would end in the year 2106)."""
 HOUR_OF: Final = "intDiv(toUnixTimestamp64Nano(ts), 3600000000000)"
 """Hours since 1970 of a span's start. Projections are matched by this text."""
+WINDOW: Final = (
+    "ts >= fromUnixTimestamp64Nano({since:Int64}, 'UTC')"
+    " AND ts < fromUnixTimestamp64Nano({until:Int64}, 'UTC')"
+)
+"""Condition: a row began within the bounds, the last exclusive."""
+OF_TRACES: Final = "trace_id IN (SELECT toFixedString(unhex(arrayJoin({ids:Array(String)})), 16))"
+"""Condition: a row is of the traces whose ids, in hex, ``ids`` is bound to."""
 SOURCE_OF: Final = f"toUInt16(bitShiftRight(seg, {SOURCE_SHIFT}))"
 """Which log or partition a row came from; one process at a time writes rows of a source."""
+
+
+def unread(after: Cursor) -> str:
+    """Return the condition that a segment, of whatever source, lies behind a cursor."""
+    read = (f"(seg >= {first_number(source)} AND seg <= {last})" for source, last in after.items())
+    return f"NOT ({' OR '.join(read) or '0'})"
+
+
 QUANTILES: Final = "(0.5, 0.95, 0.99)"
 
 SCORE_SCHEMA: Final = pa.schema(
