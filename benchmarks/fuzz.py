@@ -50,7 +50,7 @@ from llmobs.analyzer.decode.values import varint
 from llmobs.analyzer.normalize import normalize
 from llmobs.errors import BadRequestError, TooLargeError
 from llmobs.records import EventBatch, MetricBatch, RawSpans, Signal
-from tests.analyzer.decode.requests import contents
+from tests.analyzer.decode.requests import contents, mutate
 
 __all__ = ["Input", "inputs", "problem"]
 
@@ -80,11 +80,11 @@ def inputs(seed: int, number: int) -> Input:
             _mutate_document(rnd, document)
         body = bytearray(json.dumps(document).encode())
         if rnd.random() < 0.2:
-            _mutate_bytes(rnd, body)
+            mutate(rnd, body, rnd.randrange(1, 4))
         return Input(signal, True, bytes(body))
     body = bytearray(_mutated(rnd, signal, rnd.choice(_seeds(signal))))
     if rnd.random() < 0.2:
-        _mutate_bytes(rnd, body)
+        mutate(rnd, body, rnd.randrange(1, 4))
     return Input(signal, False, bytes(body))
 
 
@@ -470,24 +470,6 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
 )
 
 
-def _mutate_bytes(rnd: random.Random, body: bytearray) -> None:
-    for _ in range(rnd.randrange(1, 4)):
-        if not body:
-            return
-        at = rnd.randrange(len(body))
-        match rnd.randrange(5):
-            case 0:
-                body[at] = rnd.randrange(256)
-            case 1:
-                body[at] ^= 1 << rnd.randrange(8)
-            case 2:
-                del body[at : at + rnd.randrange(1, 9)]
-            case 3:
-                body[at:at] = rnd.randbytes(rnd.randrange(1, 9))
-            case _:
-                del body[at:]
-
-
 # ── mutations of JSON ────────────────────────────────────────────────────────────────────
 
 ODD: Final[tuple[Any, ...]] = (
@@ -514,8 +496,6 @@ def _mutate_document(rnd: random.Random, document: Any) -> None:
     match rnd.randrange(5):
         case 0:
             del node[key]
-        case 1:
-            node[key] = copy.deepcopy(rnd.choice(ODD))
         case 2 if isinstance(node, dict):
             node[rnd.choice(NAMES)] = copy.deepcopy(node[key])
         case 3:

@@ -18,13 +18,12 @@ Importing this module imports numba; compiling takes seconds. `decode.warm` does
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from llmobs.measures.compiled import compiler
 from llmobs.records import (
     OWNER_EVENT,
     OWNER_LINK,
@@ -41,7 +40,6 @@ __all__ = ["gather", "read_attributes", "walk"]
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Int: TypeAlias = Any  # int64 and uint64 to numba, which infers them
-F = TypeVar("F", bound=Callable[..., object])
 
 _BAD: Final = 1 << 62
 _MAX_TAG_BYTES: Final = 5  # of a tag or a length: upb takes no more, even if all are zeros
@@ -73,24 +71,9 @@ N_RESOURCES, N_SCOPES, N_SPANS, N_EVENTS, N_LINKS, N_ATTRIBUTES = range(6)
 N_COUNTS: Final = 6
 
 
-def _jit(function: F) -> F:
-    """Compile, and keep the machine code where numba finds a place that can be written to.
-
-    That is ``NUMBA_CACHE_DIR``, this folder's ``__pycache__`` or the user's cache folder, in
-    this order; with none of them, each process compiles anew.
-    """
-    compiled: Any
-    try:
-        compiled = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # "cannot cache function: no locator available"
-        compiled = numba.njit(nogil=True)(function)
-    return cast(F, compiled)
-
-
-def _inline(function: F) -> F:
-    """Paste into every place that calls it: a call counts references to each array it is given."""
-    compiled: Any = numba.njit(nogil=True, inline="always")(function)
-    return cast(F, compiled)
+_jit: Final = compiler(nogil=True)
+# Pasted into every place that calls it: a call counts references to each array it is given.
+_inline: Final = compiler(cache=False, nogil=True, inline="always")
 
 
 # ── bounded reads ────────────────────────────────────────────────────────────────────────

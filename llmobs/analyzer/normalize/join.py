@@ -70,9 +70,8 @@ def join_content(spans: SpanBatch, events: EventBatch) -> SpanBatch:
     owners = np.nan_to_num(of_span, nan=-1).astype(np.int64)  # span of each event
     if (owners < 0).all():
         return spans
-    has_input, has_output = (
-        _any_said(spans, side) for side in (("input_text", "input_messages"), _OUTPUT)
-    )
+    has_input = _any_said(spans, ("input_text", "input_messages"))
+    has_output = _any_said(spans, ("output_text", "output_messages"))
     out = Content(len(spans))
     _join_details(kept, owners, has_input, has_output, out)
     _join_messages(kept, owners, has_input, has_output, out)
@@ -82,9 +81,6 @@ def join_content(spans: SpanBatch, events: EventBatch) -> SpanBatch:
         column = pc.if_else(pc.equal(own, ""), joined, own)
         table = table.set_column(table.schema.get_field_index(name), table.field(name), column)
     return SpanBatch(table)
-
-
-_OUTPUT: Final = ("output_text", "output_messages")
 
 
 def join_responses(events: EventBatch, spans: SpanBatch) -> EventBatch:
@@ -193,7 +189,7 @@ def _join_messages(
             continue
         fields = messages.loads(event["body"])
         if not isinstance(fields, dict):
-            fields = {**dict(event["attributes_s"])}
+            fields = dict(event["attributes_s"])
         sides[is_output].setdefault(i, []).extend(messages_of_event(event["event_name"], fields))
     for side, read in zip(sides, (read_inputs, read_outputs), strict=True):
         rows = np.full(len(has_input), -1, np.int64)

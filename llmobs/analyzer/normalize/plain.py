@@ -11,13 +11,13 @@ columns; of everything else it says so, and `content` reads that in Python. What
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeAlias
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from llmobs.measures.compiled import compiler
 
 __all__ = ["Plain", "read_plain"]
 
@@ -25,7 +25,6 @@ Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.int64]
 Int: TypeAlias = Any  # int64 to numba, which infers it
-F = TypeVar("F", bound=Callable[..., object])
 
 _BAD: Final = -1
 
@@ -72,19 +71,8 @@ def _column(data: Bytes, ends: Offsets) -> pa.StringArray:
 # ── compiled ─────────────────────────────────────────────────────────────────────────────
 
 
-def _jit(function: F) -> F:
-    """Compile, and keep the machine code where numba finds a place that can be written to."""
-    compiled: Any
-    try:
-        compiled = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # "cannot cache function: no locator available"
-        compiled = numba.njit(nogil=True)(function)
-    return cast(F, compiled)
-
-
-def _inline(function: F) -> F:
-    compiled: Any = numba.njit(nogil=True, inline="always")(function)
-    return cast(F, compiled)
+_jit: Final = compiler(nogil=True)
+_inline: Final = compiler(cache=False, nogil=True, inline="always")
 
 
 def _pattern(text: str) -> Bytes:

@@ -58,8 +58,13 @@ _COUNTS_IN_FULL: Final = (
 
 
 _MARKERS: Final = tuple(marker for marker, _ in MARKERS)
-# What the provider itself has counted, beside the attributes that tell a part of it.
-_PROVIDERS_USAGE: Final = ("langsmith.metadata.usage_metadata", "gen_ai.usage.raw")
+# JSON objects of counts, and whether theirs go before those of other attributes: two hold what
+# the provider itself has counted, beside the attributes that tell a part of it.
+_USAGES: Final = (
+    ("langfuse.observation.usage_details", True),
+    ("langsmith.metadata.usage_metadata", False),
+    ("gen_ai.usage.raw", False),
+)
 
 
 def normalize(raw: RawSpans, *, now_ns: int, repairs: Counter[str] | None = None) -> SpanBatch:
@@ -90,8 +95,7 @@ def _normalize_part(part: RawPart, now_ns: int, repairs: Counter[str]) -> pa.Rec
     roots = ~np.frombuffer(ids.parent.buffers()[1], np.uint64).astype(np.bool_)
     texts = {name: _text_column(name, attributes, dialects, roots) for name in TEXTS}
     _take_model_asked_for(texts, attributes, dialects)
-    said, _ = attributes.first(TEXTS["operation"], dialects)
-    operations = _operations(texts, spans.column("name"), roots, dialects, said >= 0)
+    operations = _operations(texts, spans.column("name"), roots, attributes, dialects)
     _name_what_ran(texts, operations, attributes, dialects, spans.column("name"))
     numbers = _numbers(attributes, dialects, starts, repairs)
     _include_cached(numbers, attributes, dialects, texts)
@@ -199,8 +203,8 @@ def _operations(
     texts: dict[str, pa.StringArray],
     names: pa.StringArray,
     roots: Mask,
+    attributes: Attributes,
     dialects: Dialects,
-    said: Mask,
 ) -> list[str]:
     """Return what each span is, in the words of ``gen_ai.operation.name``.
 
@@ -208,8 +212,8 @@ def _operations(
         texts: Text columns by name.
         names: Names of the spans.
         roots: Which spans are the outermost of their trace.
+        attributes: Of the spans.
         dialects: Producer of each span.
-        said: Of which spans the producer said what they are, be it none of these words.
     """
     operations: list[str] = texts["operation"].to_pylist()
     # A chain of LangChain's is any step; the outermost one is the workflow.
@@ -217,9 +221,16 @@ def _operations(
     for i in np.flatnonzero(steps).tolist():
         if operations[i] == semconv.OPERATION_INVOKE_WORKFLOW:
             operations[i] = ""
-    # Conventions before 1.27 had no operation: a span with provider and model is a call.
-    provider, model = (_equal(texts[name], "") for name in ("provider", "request_model"))
-    for i in np.flatnonzero(~said & ~provider & ~model).tolist():
+    # Conventions before 1.27 had no operation: a span with provider and model is a call, unless
+    # its producer says what it is, be it none of these words.
+    silent, provider, model = (
+        _equal(texts[name], "") for name in ("operation", "provider", "request_model")
+    )
+    calls = np.flatnonzero(silent & ~provider & ~model)
+    if len(calls):
+        said, _ = attributes.first(TEXTS["operation"], dialects)
+        calls = calls[said[calls] < 0]
+    for i in calls.tolist():
         word = names[i].as_py().partition(" ")[0]
         operations[i] = word if word in _OPERATIONS else semconv.OPERATION_CHAT
     return operations
@@ -303,16 +314,12 @@ def _numbers(
         values[absurd] = np.nan
         attributes.use(rows[~np.isnan(values)])  # what was absurd can be looked at
         out[name] = values
-    rows = attributes.rows_of("langfuse.observation.usage_details")
-    for row, i in zip(rows.tolist(), attributes.owners(rows).tolist(), strict=True):
-        for name, count in usage(attributes.text(row)).items():
-            out[name][i] = count if 0 <= count <= ABSURD else np.nan
-    for key in _PROVIDERS_USAGE:
+    for key, goes_before in _USAGES:
         rows = attributes.rows_of(key)
         for row, i in zip(rows.tolist(), attributes.owners(rows).tolist(), strict=True):
             for name, count in usage(attributes.text(row)).items():
-                if np.isnan(out[name][i]):
-                    out[name][i] = count
+                if goes_before or np.isnan(out[name][i]):
+                    out[name][i] = count if 0 <= count <= ABSURD else np.nan
     rows = attributes.rows_of(semconv.GEN_AI_REQUEST_STREAM)
     whole = rows[attributes.numbers(rows) == 0]  # OpenLIT: the first chunk is the answer
     out["ttft_ns"][attributes.owners(whole)] = np.nan

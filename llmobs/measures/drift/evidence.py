@@ -16,14 +16,13 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Final, Self, TypeAlias, TypeVar, cast
+from typing import Any, Final, Self, TypeAlias, cast
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from llmobs.measures.compiled import compiler
 from llmobs.measures.drift.state import Tree
 from llmobs.records import FloatArray
 
@@ -39,23 +38,13 @@ __all__ = [
 ]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Far above any threshold, far below overflow: a sum that stands here has long alarmed.
 CAP: Final = 1e200
 
 
-def compiled(function: _Function) -> _Function:
-    """Compile a loop with numba; it means what Python would.
-
-    The result is kept on disk where numba finds a place that can be written to.
-    """
-    loop: Any
-    try:
-        loop = numba.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # "cannot cache function: no locator available"
-        loop = numba.njit(error_model="numpy")(function)
-    return cast(_Function, loop)
+# A loop means what Python would.
+compiled: Final = compiler(error_model="numpy")
 
 
 def log_threshold(

@@ -62,6 +62,9 @@ class Windows(NamedTuple):
 class TextFeatures:
     """A batch of texts cut into words once; every vector is computed when first asked for.
 
+    Heads judge by `reading`, in which no matrix is made; `pieces`, `ngrams`, `opening` and
+    `windows` are what training fits on, and what the reading is checked against.
+
     Attributes:
         texts: The texts as they came.
         words: Word ids of all texts in a row, shape (n_words_total,).
@@ -169,11 +172,3 @@ class TextFeatures:
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
         return TextFeatures(texts, self.words[where], offsets, self.encoder, self.table)
-
-
-def unit_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Scale every row to length 1; rows of zeros stay."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
-    out = np.zeros_like(rows)
-    np.divide(rows, lengths, out=out, where=lengths > 0)
-    return out

@@ -14,7 +14,7 @@ import safetensors.numpy
 from scipy.special import expit
 
 from llmobs.measures.text.encoder import as_features
-from llmobs.measures.text.features import TextFeatures, unit_rows
+from llmobs.measures.text.features import TextFeatures
 from llmobs.measures.text.kernels.rows import overlaps
 from llmobs.measures.text.packaged import packaged, weights
 
@@ -76,7 +76,7 @@ class RelevanceModel:
         """Return the idf-weighted vectors of texts at length 1, shape (n, n_dimensions)."""
         rows = weighted_rows(features, self.idf)
         shares = np.einsum("ij,j->i", rows, self.common)  # not `@`: see `Head.logits`
-        return unit_rows(rows - np.outer(shares, self.common))
+        return _unit_rows(rows - np.outer(shares, self.common))
 
     def to_bytes(self) -> bytes:
         """Return the model as safetensors."""
@@ -94,6 +94,14 @@ def weighted_rows(features: TextFeatures, idf: npt.NDArray[np.float32]) -> npt.N
     # Less 1, so that what stands in every text weighs nothing (but is not lost where a text
     # has nothing else).
     return features.weighted(np.maximum(idf - 1, np.float32(0.01)))
+
+
+def _unit_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scale every row to length 1; rows of zeros stay."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+    out = np.zeros_like(rows)
+    np.divide(rows, lengths, out=out, where=lengths > 0)
+    return out
 
 
 @cache

@@ -162,6 +162,25 @@ def sample(seed: int) -> bytes:
     return request.SerializeToString()
 
 
+def mutate(rnd: random.Random, body: bytearray, n_times: int) -> None:
+    """Change, take out, put in or cut off bytes wherever it happens."""
+    for _ in range(n_times):
+        if not body:
+            return
+        at = rnd.randrange(len(body))
+        match rnd.randrange(5):
+            case 0:
+                body[at] = rnd.randrange(256)
+            case 1:
+                body[at] ^= 1 << rnd.randrange(8)
+            case 2:
+                del body[at : at + rnd.randrange(1, 9)]
+            case 3:
+                body[at:at] = rnd.randbytes(rnd.randrange(1, 9))
+            case _:
+                del body[at:]
+
+
 def contents(raw: RawSpans) -> list[dict[str, Any]]:
     """Return each span with all that belongs to it, independent of row numbers."""
     out = []

@@ -12,7 +12,7 @@ from llmobs.analyzer.decode import decode_spans, decode_spans_upb, is_warm
 from llmobs.analyzer.decode import spans as spans_module
 from llmobs.analyzer.decode.values import varint
 from llmobs.records import RawSpans
-from tests.analyzer.decode.requests import contents, sample, trace_requests
+from tests.analyzer.decode.requests import contents, mutate, sample, trace_requests
 
 
 def scanned(requests: list[bytes]) -> RawSpans:
@@ -53,21 +53,7 @@ def test_mutated_bytes_get_the_verdict_and_the_spans_that_upb_gives() -> None:
     n_scanned = n_rejected = 0
     for i in range(4000):
         body = bytearray(sample(i % 40))
-        for _ in range(rnd.randrange(1, 3)):
-            at = rnd.randrange(len(body))
-            match rnd.randrange(5):
-                case 0:
-                    body[at] = rnd.randrange(256)
-                case 1:
-                    body[at] ^= 1 << rnd.randrange(8)
-                case 2:
-                    del body[at : at + rnd.randrange(1, 9)]
-                case 3:
-                    body[at:at] = rnd.randbytes(rnd.randrange(1, 9))
-                case _:
-                    del body[at:]
-            if not body:
-                break
+        mutate(rnd, body, rnd.randrange(1, 3))
         fast, slow = decode_spans([bytes(body)]), decode_spans_upb([bytes(body)])
         assert fast.rejected == slow.rejected
         assert contents(fast) == contents(slow)

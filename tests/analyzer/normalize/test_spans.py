@@ -245,6 +245,16 @@ def test_counts_are_summed_without_what_nobody_can_have_counted() -> None:
     assert (got["input_tokens"], got["output_tokens"]) == (0, 3)
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["langfuse.observation.usage_details", "langsmith.metadata.usage_metadata", "gen_ai.usage.raw"],
+)
+def test_a_sum_that_nobody_can_have_counted_is_null(key: str) -> None:
+    assert row({key: json.dumps({"input": 2, "input_b": 3})})["input_tokens"] == 5
+    counts = {f"input_{i}": 1e15 for i in range(10_000)}
+    assert row({key: json.dumps(counts)})["input_tokens"] is None
+
+
 def test_a_tracestate_from_outside_cannot_make_a_span_stand_for_billions() -> None:
     repairs: Counter[str] = Counter()
     assert row({}, trace_state="ot=th:ffffffffffffff", repairs=repairs)["weight"] == 1.0
