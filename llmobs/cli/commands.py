@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from llmobs.cli import options
 from llmobs.cli.data import replay
 from llmobs.cli.delete import delete
 from llmobs.cli.doctor import doctor
@@ -39,21 +40,6 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-_url = click.option(
-    "--url",
-    envvar="LLMOBS_URL",
-    default="http://127.0.0.1:4319",
-    show_default=True,
-    help="Address of the server's page.",
-)
-_token = click.option("--token", envvar="LLMOBS_WEB_TOKEN", help="The server's web token.")
-_since = click.option(
-    "--since", default="24h", show_default=True, help="How far back: 15m, 24h, 7d."
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-_limit = click.option("--limit", default=20, show_default=True, help="Rows at most.")
-
-
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="llmobs")
 def cli() -> None:
@@ -62,9 +48,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of everything that is kept.")
-@click.option(
-    "--config", type=click.Path(path_type=Path), envvar="LLMOBS_CONFIG", help="TOML file."
-)
+@options.config
 @click.option("--host", help="Address to listen on [default: 127.0.0.1].")
 @click.option("--grpc-port", type=int, help="OTLP/gRPC [default: 4317].")
 @click.option("--http-port", type=int, help="OTLP/HTTP [default: 4318].")
@@ -121,7 +105,7 @@ def up(config: Path | None, **flags: Any) -> None:
 )
 @click.option("--web-port", type=int, default=0, help="Port of the page [default: a free one].")
 @click.option("--endpoint", help="Send to this OTLP/HTTP server instead of starting one.")
-@_json
+@options.as_json
 def demo(as_json: bool, check: bool, **options: Any) -> None:
     """Play an hour of real traffic with six incidents, and show what was detected."""
     from llmobs.demo.run import run_demo
@@ -154,11 +138,11 @@ _SESSION: tuple[Column, ...] = (
     show_default=True,
     help="What comes first.",
 )
-@_since
-@_limit
-@_json
-@_url
-@_token
+@options.since
+@options.limit
+@options.as_json
+@options.url
+@options.token
 def sessions(url: str, token: str | None, as_json: bool, **query: Any) -> None:
     """List sessions with their cost."""
     rows = Api(url, token).get("sessions", **query)["sessions"]
@@ -188,11 +172,11 @@ _TRACE: tuple[Column, ...] = (
 @click.option(
     "--errors", "error", is_flag=True, flag_value="1", default=None, help="Only failed ones."
 )
-@_since
-@_limit
-@_json
-@_url
-@_token
+@options.since
+@options.limit
+@options.as_json
+@options.url
+@options.token
 def traces(url: str, token: str | None, as_json: bool, **query: Any) -> None:
     """List traces, newest first."""
     rows = Api(url, token).get("traces", **query)["traces"]
@@ -232,10 +216,10 @@ _COST: tuple[Column, ...] = (
     show_default=True,
     help="What to sum over.",
 )
-@_since
-@_json
-@_url
-@_token
+@options.since
+@options.as_json
+@options.url
+@options.token
 def cost(url: str, token: str | None, as_json: bool, **query: Any) -> None:
     """Show what was spent, dearest first."""
     rows = Api(url, token).get("cost", **query)["rows"]
@@ -252,9 +236,9 @@ _MONITOR: tuple[Column, ...] = (
 
 
 @cli.command()
-@_json
-@_url
-@_token
+@options.as_json
+@options.url
+@options.token
 def drift(url: str, token: str | None, as_json: bool) -> None:
     """Show the monitors; exit 1 when one is in alarm."""
     rows = Api(url, token).get("monitors")["monitors"]
@@ -278,9 +262,9 @@ _ALERT: tuple[Column, ...] = (
 
 @alerts.command("list")
 @click.option("--firing", "state", flag_value="firing", default=None, help="Only what fires now.")
-@_json
-@_url
-@_token
+@options.as_json
+@options.url
+@options.token
 def alerts_list(url: str, token: str | None, as_json: bool, state: str | None) -> None:
     """List alerts, newest first; exit 1 when one is firing."""
     rows = Api(url, token).get("alerts", state=state)["alerts"]
@@ -291,9 +275,7 @@ def alerts_list(url: str, token: str | None, as_json: bool, state: str | None) -
 
 @alerts.command("test")
 @click.argument("channel")
-@click.option(
-    "--config", type=click.Path(path_type=Path), envvar="LLMOBS_CONFIG", help="TOML file."
-)
+@options.config
 def alerts_test(channel: str, config: Path | None) -> None:
     """Send a test alert to CHANNEL, as named in the settings."""
     from llmobs.analyzer.notify import AppriseNotifier, sample_alert
@@ -353,10 +335,8 @@ def _print_changes(changes: list[str]) -> None:
 
 
 @cli.command()
-@click.option(
-    "--config", type=click.Path(path_type=Path), envvar="LLMOBS_CONFIG", help="TOML file."
-)
-@_json
+@options.config
+@options.as_json
 def settings(config: Path | None, as_json: bool) -> None:
     """Show every setting with its value, its variable and what it means."""
     from llmobs.settings import Settings, load_settings
@@ -380,9 +360,9 @@ def settings(config: Path | None, as_json: bool) -> None:
 
 
 @cli.command()
-@_json
-@_url
-@_token
+@options.as_json
+@options.url
+@options.token
 def status(url: str, token: str | None, as_json: bool) -> None:
     """Show whether the server is well, and what it holds."""
     body = Api(url, token).get("status")

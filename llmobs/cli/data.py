@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import DownloadColumn
 
+from llmobs.cli import options
 from llmobs.cli.journal import Journal
+from llmobs.cli.output import progress
 from llmobs.cli.recorded import Recorded, read_recorded
 from llmobs.cli.sender import Answer, Sender
 from llmobs.errors import ConfigurationError
@@ -34,14 +35,8 @@ __all__ = ["replay"]
     required=True,
     type=click.Path(exists=True, path_type=Path),
 )
-@click.option(
-    "--endpoint",
-    envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
-    default="http://127.0.0.1:4318",
-    show_default=True,
-    help="OTLP/HTTP address of the server.",
-)
-@click.option("--key", envvar="LLMOBS_INGEST_KEY", help="An ingest key of the server.")
+@options.endpoint("--endpoint")
+@options.key
 @click.option(
     "--signal",
     type=click.Choice(["traces", "logs", "metrics"]),
@@ -61,16 +56,9 @@ __all__ = ["replay"]
     type=click.FloatRange(min=0, min_open=True),
     help="Spans (or records) a second at most [default: as fast as the server takes them].",
 )
-@click.option(
-    "--patience",
-    "patience_s",
-    type=click.FloatRange(min=0),
-    default=300.0,
-    show_default=True,
-    help="Seconds that the server may be full or away.",
-)
+@options.patience
 @click.option("--resume", is_flag=True, help="Go on where an interrupted replay stopped.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@options.as_json
 def replay(
     paths: tuple[Path, ...],
     endpoint: str,
@@ -201,14 +189,7 @@ class _Bar:
     """One bar over the bytes of all files, for people, on stderr."""
 
     def __init__(self, files: Sequence[Path], *, quiet: bool) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=quiet,
-        )
+        self._progress = progress(DownloadColumn(), quiet=quiet)
         self._before: dict[Path, int] = {}
         total = 0
         for path in files:

@@ -7,6 +7,7 @@ import urllib.parse
 
 import click
 
+from llmobs.cli import options
 from llmobs.errors import ConfigurationError
 from llmobs.web.client import Api
 
@@ -17,14 +18,8 @@ __all__ = ["delete"]
 @click.option("--user", help="Id of the user.")
 @click.option("--session", help="Id of the session.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@click.option(
-    "--url",
-    envvar="LLMOBS_URL",
-    default="http://127.0.0.1:4319",
-    show_default=True,
-    help="Address of the server's page.",
-)
+@options.as_json
+@options.url
 @click.option("--token", envvar="LLMOBS_ADMIN_TOKEN", help="The server's admin token.")
 def delete(
     user: str | None, session: str | None, yes: bool, as_json: bool, url: str, token: str | None

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import click
 
+from llmobs.cli import options
 from llmobs.errors import LlmobsError
 from llmobs.web.client import Api
 
@@ -143,15 +144,9 @@ class Check:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@click.option(
-    "--url",
-    envvar="LLMOBS_URL",
-    default="http://127.0.0.1:4319",
-    show_default=True,
-    help="Address of the server's page.",
-)
-@click.option("--token", envvar="LLMOBS_WEB_TOKEN", help="The server's web token.")
+@options.as_json
+@options.url
+@options.token
 def doctor(url: str, token: str | None, as_json: bool) -> None:
     """Say what is well, what is not and what to do; exit 1 when there is a problem."""
     checks = list(_ask(Api(url, token)))

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, TextColumn
 
+from llmobs.cli import options
+from llmobs.cli.output import progress
 from llmobs.errors import LlmobsError
 from llmobs.web.client import Api
 
@@ -31,25 +26,17 @@ __all__ = ["export"]
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder on this machine; made where it is missing.",
 )
-@click.option(
-    "--since", default="24h", show_default=True, help="Begin: 15m, 24h, 7d or 2026-11-24T12:00Z."
-)
-@click.option("--until", help="End, as --since [default: now].")
+@options.begin("24h")
+@options.until
 @click.option(
     "--what",
     default="spans,scores,events",
     show_default=True,
     help="Tables, with commas between them.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@click.option(
-    "--url",
-    envvar="LLMOBS_URL",
-    default="http://127.0.0.1:4319",
-    show_default=True,
-    help="Address of the server's page.",
-)
-@click.option("--token", envvar="LLMOBS_WEB_TOKEN", help="The server's web token.")
+@options.as_json
+@options.url
+@options.token
 def export(
     folder: Path,
     since: str,
@@ -72,9 +59,12 @@ def export(
     except OSError as error:
         raise LlmobsError(f"the folder {str(folder)!r} can't be made: {error}") from error
     done = []
-    with _Bar(plan["files"], quiet=as_json) as bar:
+    with progress(MofNCompleteColumn(), TextColumn("rows"), quiet=as_json) as bars:
+        bar = bars.add_task("", total=sum(file["rows"] for file in plan["files"]))
         for file in plan["files"]:
-            done.append(_download(api, folder, file, window, bar))
+            bars.update(bar, description=file["name"])
+            done.append(_download(api, folder, file, window))
+            bars.advance(bar, file["rows"])
             if as_json:
                 click.echo(json.dumps(done[-1]))
     n_rows, n_bytes = (sum(file[key] for file in done) for key in ("rows", "bytes"))
@@ -83,42 +73,12 @@ def export(
     )
 
 
-class _Bar:
-    """One bar over the rows of all files, for people, on stderr."""
-
-    def __init__(self, files: Sequence[Mapping[str, Any]], *, quiet: bool) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("rows"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=quiet,
-        )
-        self._task = self._progress.add_task("", total=sum(file["rows"] for file in files))
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
-
-    def begin(self, name: str) -> None:
-        self._progress.update(self._task, description=name)
-
-    def end(self, n_rows: int) -> None:
-        self._progress.advance(self._task, n_rows)
-
-
 def _download(
-    api: Api, folder: Path, file: Mapping[str, Any], window: Mapping[str, Any], bar: _Bar
+    api: Api, folder: Path, file: Mapping[str, Any], window: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fetch one file; return what it is."""
     import pyarrow.parquet as pq
 
-    bar.begin(file["name"])
     path = folder / Path(file["name"]).name  # never elsewhere, whatever the server says
     partial = path.with_name(f"{path.name}.part")
     try:
@@ -130,5 +90,4 @@ def _download(
         raise LlmobsError(f"{str(path)!r} can't be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
-    bar.end(file["rows"])
     return {"file": str(path), "table": file["table"], "rows": n_rows, "bytes": n_bytes}

@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, TextColumn
 
+from llmobs.cli import options
+from llmobs.cli.output import progress
 from llmobs.cli.recorded import PROTOBUF, Recorded
 from llmobs.cli.sender import Sender
 from llmobs.errors import ConfigurationError
@@ -36,19 +31,10 @@ _JOURNAL: Final = Path(".llmobs-import.json")
 
 @click.command("import-otel")
 @click.argument("source")
-@click.option(
-    "--since", default="30d", show_default=True, help="Begin: 15m, 24h, 7d or 2026-11-24T12:00Z."
-)
-@click.option("--until", help="End, as --since [default: now].")
-@click.option(
-    "--to",
-    "endpoint",
-    envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
-    default="http://127.0.0.1:4318",
-    show_default=True,
-    help="OTLP/HTTP address of the server.",
-)
-@click.option("--key", envvar="LLMOBS_INGEST_KEY", help="An ingest key of the server.")
+@options.begin("30d")
+@options.until
+@options.endpoint("--to")
+@options.key
 @click.option("--traces", default="otel_traces", show_default=True, help="Table of spans.")
 @click.option(
     "--logs",
@@ -57,16 +43,9 @@ _JOURNAL: Final = Path(".llmobs-import.json")
     help="Table of log records; events of the GenAI conventions are read.",
 )
 @click.option("--service", "services", multiple=True, help="Read this service alone; repeatable.")
-@click.option(
-    "--patience",
-    "patience_s",
-    type=click.FloatRange(min=0),
-    default=300.0,
-    show_default=True,
-    help="Seconds that the server may be full or away.",
-)
+@options.patience
 @click.option("--resume", is_flag=True, help="Go on where an interrupted import stopped.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@options.as_json
 def import_otel(
     source: str,
     since: str,
@@ -194,21 +173,12 @@ def _report(summary: dict[str, Any], *, as_json: bool) -> None:
 
 def _shown(requests: Iterable[OtelRequest], *, quiet: bool) -> Iterator[OtelRequest]:
     """Hand requests on, with a bar on stderr for people."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet,
-    )
-    with progress:
-        task = progress.add_task("", total=None)
+    with progress(MofNCompleteColumn(), TextColumn("rows"), quiet=quiet) as bars:
+        task = bars.add_task("", total=None)
         for request in requests:
             yield request
             day = datetime.fromtimestamp(request.done_ns / 1e9, UTC)
-            progress.update(
+            bars.update(
                 task,
                 total=request.n_total,
                 advance=request.n_items,

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["Column", "clock", "count", "duration_ms", "print_rows", "ratio", "usd"]
+__all__ = ["Column", "clock", "count", "duration_ms", "print_rows", "progress", "ratio", "usd"]
 
 Column: TypeAlias = tuple[str, str, Callable[[Any], str]]
 """(key of the row, heading, how to show the value)"""
@@ -43,6 +44,18 @@ def print_rows(
     for row in rows:
         table.add_row(*(show(row.get(key)) for key, _, show in columns))
     Console(highlight=False).print(table)
+
+
+def progress(*counters: ProgressColumn, quiet: bool) -> Progress:
+    """Return bars for people, on stderr: what is done, a bar, counters, and the time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *counters,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=quiet,
+    )
 
 
 def count(value: Any) -> str:

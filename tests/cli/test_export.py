@@ -87,6 +87,15 @@ def test_spans_scores_and_events_come_as_one_file_a_table_and_day(url: str, tmp_
     assert pq.read_schema(event_file).equals(EVENT_SCHEMA)
 
 
+def test_an_export_replaces_an_earlier_one(url: str, tmp_path: Path) -> None:
+    assert run(url, tmp_path, "--since", "24h", "--what", "spans").exit_code == 0
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"of an earlier one")
+    assert run(url, tmp_path, "--since", "24h", "--what", "spans").exit_code == 0
+    assert list(tmp_path.iterdir()) == [file]
+    assert pq.read_metadata(file).num_rows == 200
+
+
 def test_a_window_and_a_table_narrow_it(url: str, tmp_path: Path) -> None:
     result = run(url, tmp_path, "--since", "24h", "--what", "spans")
     assert result.exit_code == 0
