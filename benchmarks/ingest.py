@@ -50,6 +50,7 @@ from llmobs.measures.cost import PriceBook
 from llmobs.measures.text import warm as warm_texts
 from llmobs.server import run_receiver
 from llmobs.settings import Settings
+from tests.ports import free_ports
 
 SPANS_A_REQUEST = 512
 CONNECTIONS = 4
@@ -250,12 +251,8 @@ def engine(folder: Path, results: multiprocessing.Queue[dict[str, float]]) -> No
 
 def with_free_ports(settings: Settings) -> Settings:
     """Return the settings with ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
     names = ("grpc_port", "http_port", "web_port")
-    return settings.model_copy(update=dict(zip(names, ports, strict=True)))
+    return settings.model_copy(update=dict(zip(names, free_ports(len(names)), strict=True)))
 
 
 def answers(port: int) -> bool:

@@ -7,7 +7,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -18,6 +17,9 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+
+from tests.dashboards.outside import missing, parts
+from tests.ports import free_ports
 
 __all__ = ["TOPICS", "Broker", "broker"]
 
@@ -50,16 +52,12 @@ _JAVA = ("-Xmx160m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 def _libraries() -> Path:
     """Return where Kafka's jars are; skip the test, or fail it where all parts must be there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     named = os.environ.get("LLMOBS_KAFKA_HOME")
-    homes = [Path(named)] if named else sorted((cache / "llmobs-parts").glob("kafka-*"))
+    homes = [Path(named)] if named else sorted(parts().glob("kafka-*"))
     found = [home for home in homes if any(home.glob("kafka_*.jar"))]
-    if found and shutil.which("java"):
-        return found[-1]
-    missing = "Kafka's jars or java are not here (.ci/kafka fetches the jars)"
-    if os.environ.get("LLMOBS_REQUIRE_OUTSIDE_PARTS") == "1":
-        pytest.fail(f"{missing}, and LLMOBS_REQUIRE_OUTSIDE_PARTS demands them")
-    pytest.skip(missing)
+    if not found or not shutil.which("java"):
+        missing("Kafka's jars or java are not here (.ci/kafka fetches the jars)")
+    return found[-1]
 
 
 class Broker:
@@ -70,11 +68,7 @@ class Broker:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._prefixes = itertools.count()
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
-            for each in sockets:
-                each.bind(("127.0.0.1", 0))
-            port, controller_port = (each.getsockname()[1] for each in sockets)
+        port, controller_port = free_ports(2)
         self.address = f"127.0.0.1:{port}"
         self._properties = directory / "server.properties"
         self._properties.write_text(

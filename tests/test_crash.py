@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from llmobs import server
 from tests.faults.accounts import account_of
 from tests.faults.kills import kill_under_load, wait_ready, wait_stored
 from tests.faults.load import Load
+from tests.ports import free_ports
 
 N_KILLS = 8
 N_SUPERVISORS = 3
@@ -38,7 +38,7 @@ def test_every_acknowledged_span_is_stored_exactly_once_whatever_is_killed(tmp_p
 @pytest.mark.slow
 def test_the_children_drain_and_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     """The supervisor is `llmobs up` here, a process of its own."""
-    ports = [str(port) for port in _free_ports(3)]
+    ports = [str(port) for port in free_ports(3)]
     command = [sys.executable, "-m", "llmobs.cli", "up", "--data", str(tmp_path)]
     for name, port in zip(("grpc", "http", "web"), ports, strict=True):
         command += [f"--{name}-port", port]
@@ -70,14 +70,6 @@ def test_a_child_that_lived_long_is_restarted_at_once_and_one_that_dies_again_an
     assert delays[:2] == [0.0, 0.0]
     assert delays == sorted(delays)
     assert delays[-1] == server.RESTART_DELAYS_S[-1]
-
-
-def _free_ports(n: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +27,7 @@ from tests.clickhouse_http import served
 from tests.kafka import Broker, broker
 from tests.otlp import chat_span, traces_request
 from tests.test_walk import ANSWERS, INSULT, QUESTIONS
+from tests.waiting import wait_until
 
 __all__ = ["broker"]
 
@@ -192,13 +192,6 @@ def test_two_analyzers_give_what_one_gives_and_one_may_die(
         assert many.sizes()["spans"] == n_spans
         assert_same(one, many)
         assert_same_alerts(one_watcher.state, many_watcher.state)
-
-
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def has_scored(members: list[Analyzer], store: ClickHouseStore, n_spans: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.dashboards.outside import outside
+from tests.ports import free_ports
 
 
 def write_history(folder: Path, pages: Iterable[tuple[float, bytes]]) -> Path:
@@ -73,9 +73,7 @@ class Prometheus:
 @contextmanager
 def running(data: Path) -> Iterator[Prometheus]:
     """Run a Prometheus over a data folder as long as the block lasts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     config = data.parent / "prometheus.yml"
     config.write_text("{}")
     process = subprocess.Popen(

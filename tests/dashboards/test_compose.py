@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -12,31 +10,20 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.compose import resolve, services_of
 from tests.dashboards.outside import outside
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
 
 
-def compose(*arguments: str, password: str | None) -> subprocess.CompletedProcess[str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("LLMOBS_", "GRAFANA_"))}
-    if password is not None:
-        env["GRAFANA_ADMIN_PASSWORD"] = password
-    command = [outside("docker-compose"), "--env-file", os.devnull, "-f", str(FILE), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-
-
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    resolved = compose("config", "--format", "json", password="x" * 12)
-    assert resolved.returncode == 0, resolved.stderr
-    assert "level=warning" not in resolved.stderr
-    found: dict[str, Any] = json.loads(resolved.stdout)["services"]
-    return found
+    return services_of(FILE, GRAFANA_ADMIN_PASSWORD="x" * 12)
 
 
 def test_it_does_not_start_without_a_password() -> None:
-    refused = compose("config", "-q", password=None)
+    refused = resolve(FILE)
     assert refused.returncode != 0
     assert "GRAFANA_ADMIN_PASSWORD" in refused.stderr
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -15,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["CONFIGS", "DEPLOY", "Collector", "free_ports", "program"]
+from tests.dashboards.outside import missing, parts
+from tests.ports import free_ports
+
+__all__ = ["CONFIGS", "DEPLOY", "Collector", "program", "short_waits"]
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CONFIGS = ("collector.yaml", "collector-kafka.yaml", "collector-loadbalancing.yaml")
@@ -24,22 +26,18 @@ START_TIMEOUT_S = 30.0
 
 def program() -> str:
     """Return the Collector: $OTELCOL, what .ci/collector built, or a contrib one on the path."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    built = max((cache / "llmobs-parts").glob("otelcol-*/otelcol"), default=None)
+    built = max(parts().glob("otelcol-*/otelcol"), default=None)
     found = os.environ.get("OTELCOL") or built or shutil.which("otelcol-contrib")
-    if found is None:
-        missing = "no OpenTelemetry Collector is here (.ci/collector builds one)"
-        if os.environ.get("LLMOBS_REQUIRE_OUTSIDE_PARTS") == "1":
-            pytest.fail(f"{missing}, and LLMOBS_REQUIRE_OUTSIDE_PARTS demands it")
-        pytest.skip(missing)
-    return str(found)
+    return str(found or missing("no OpenTelemetry Collector is here (.ci/collector builds one)"))
 
 
-def free_ports(n: int) -> list[int]:
-    """Return ports that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
-        return [each.getsockname()[1] for each in sockets]
+def short_waits(exporter: str) -> tuple[str, ...]:
+    """Return the changes that make an exporter batch and try again soon."""
+    return (
+        f"{exporter}.retry_on_failure.initial_interval=200ms",
+        f"{exporter}.retry_on_failure.max_interval=500ms",
+        f"{exporter}.sending_queue.batch.flush_timeout=100ms",
+    )
 
 
 class Collector:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +29,20 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 import llmobs
 from llmobs.server import Server
 from llmobs.settings import Settings
-from tests.deploy.collector import CONFIGS, DEPLOY, Collector, free_ports, program
+from tests.deploy.collector import CONFIGS, DEPLOY, Collector, program, short_waits
 from tests.deploy.traffic import (
-    has_stored,
     ids,
     logs,
     metrics,
     send,
     spans_of,
     stored,
-    wait_until,
+    wait_stored,
 )
 from tests.otlp import chat_span, post, traces_request
+from tests.ports import free_ports
 from tests.sdk.receiver import Receiver, receiver
+from tests.waiting import wait_until
 
 
 def arrived(analyzer: Receiver) -> list[str]:
@@ -57,9 +57,7 @@ def in_front_of(url: str, directory: Path, *changes: str) -> Collector:
         directory,
         {"ANALYZER_URL": url},
         f"{name}.compression=none",
-        f"{name}.retry_on_failure.initial_interval=200ms",
-        f"{name}.retry_on_failure.max_interval=500ms",
-        f"{name}.sending_queue.batch.flush_timeout=100ms",
+        *short_waits(name),
         *changes,
     )
 
@@ -69,9 +67,7 @@ def test_the_collector_accepts_a_shipped_configuration(name: str, tmp_path: Path
     config = yaml.safe_load((DEPLOY / name).read_text())
     if not has("load_balancing"):
         config = without_load_balancing(config)
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [program(), "validate", f"--config={tmp_path / 'config.yaml'}"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    checked = validate(config, tmp_path)
     assert checked.returncode == 0, checked.stderr
 
 
@@ -79,9 +75,7 @@ def test_a_wrong_key_in_a_configuration_is_noticed(tmp_path: Path) -> None:
     """Else the test above could not fail."""
     config = yaml.safe_load((DEPLOY / "collector.yaml").read_text())
     config["exporters"]["otlp_http/llmobs"]["sending_queue"]["quue_size"] = 1
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [program(), "validate", f"--config={tmp_path / 'config.yaml'}"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    checked = validate(config, tmp_path)
     assert checked.returncode != 0
     assert "quue_size" in checked.stderr
 
@@ -121,8 +115,7 @@ def test_what_apps_send_is_stored_once_whether_the_analyzer_or_the_collector_was
         n_spans = len(over_http) + len(over_grpc)
         with Server(settings) as server:
             server.wait_ready()
-            for signal, n in (("traces", n_spans), ("logs", 20), ("metrics", 5)):
-                wait_until(partial(has_stored, server, signal, n))
+            wait_stored(server, traces=n_spans, logs=20, metrics=5)
             n_spans += use_the_sdk(collector.url)
             for _ in range(4):
                 more = spans_of(chance, 20)
@@ -133,7 +126,7 @@ def test_what_apps_send_is_stored_once_whether_the_analyzer_or_the_collector_was
                 collector.kill()
                 collector.start()
                 n_spans += len(more)
-            wait_until(partial(has_stored, server, "traces", n_spans))
+            wait_stored(server, traces=n_spans)
     found = stored(settings.data)
     assert set(ids(over_http + over_grpc)) <= set(found["spans"])
     assert [span for span, n in Counter(found["spans"]).items() if n > 1] == []
@@ -245,6 +238,13 @@ def test_all_of_a_trace_goes_to_one_analyzer(tmp_path: Path) -> None:
     first, second = ({span.trace_id for span in of_one} for of_one in kept)
     assert first.isdisjoint(second)
     assert min(len(first), len(second)) > 50
+
+
+def validate(config: dict[str, Any], directory: Path) -> subprocess.CompletedProcess[str]:
+    """Ask the Collector what it thinks of a configuration."""
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    command = [program(), "validate", f"--config={directory / 'config.yaml'}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def has(component: str) -> bool:

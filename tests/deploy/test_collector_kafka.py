@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,19 @@ from pydantic import SecretStr
 
 from llmobs.server import Server
 from llmobs.settings import Settings
-from tests.deploy.collector import Collector
+from tests.deploy.collector import Collector, short_waits
 from tests.deploy.traffic import (
-    has_stored,
     ids,
     logs,
     metrics,
     send,
     spans_of,
     stored,
-    wait_until,
+    wait_stored,
 )
 from tests.kafka import Broker, broker
 from tests.otlp import chat_span, post
+from tests.waiting import wait_until
 
 __all__ = ["broker"]
 
@@ -49,9 +48,7 @@ def in_front_of(broker: Broker, prefix: str, directory: Path) -> Collector:
         f"{name}.traces.topic={prefix}spans",
         f"{name}.logs.topic={prefix}logs",
         f"{name}.metrics.topic={prefix}metrics",
-        f"{name}.retry_on_failure.initial_interval=200ms",
-        f"{name}.retry_on_failure.max_interval=500ms",
-        f"{name}.sending_queue.batch.flush_timeout=100ms",
+        *short_waits(name),
         f"{name}.timeout=5s",
     )
 
@@ -125,8 +122,7 @@ def test_what_apps_send_is_in_the_store_once_although_the_broker_was_down(
         broker.start()
         with Server(settings) as server:
             server.wait_ready()
-            for signal, n in (("traces", len(spans)), ("logs", 20), ("metrics", 5)):
-                wait_until(partial(has_stored, server, signal, n))
+            wait_stored(server, traces=len(spans), logs=20, metrics=5)
     found = stored(settings.data)
     assert sorted(found["spans"]) == ids(spans)
     assert found["rolled_up"] == len(spans)

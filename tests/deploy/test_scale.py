@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,33 +11,20 @@ import pytest
 import yaml
 
 from llmobs.settings import Settings
-from tests.dashboards.outside import outside
+from tests.compose import resolve, services_of
 from tests.deploy.collector import CONFIGS, DEPLOY
 
 FILES = (DEPLOY.parent / "docker-compose.yml", DEPLOY / "docker-compose.scale.yml")
 SECRETS = {"GRAFANA_ADMIN_PASSWORD": "0" * 12, "CLICKHOUSE_PASSWORD": "1" * 12}
 
 
-def compose(**variables: str) -> subprocess.CompletedProcess[str]:
-    env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **variables}
-    files = [argument for file in FILES for argument in ("-f", str(file))]
-    command = [outside("docker-compose"), "--env-file", os.devnull, *files, "config"]
-    return subprocess.run(
-        [*command, "--format", "json"], capture_output=True, text=True, env=env, check=False
-    )
-
-
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    resolved = compose(**SECRETS)
-    assert resolved.returncode == 0, resolved.stderr
-    assert "level=warning" not in resolved.stderr
-    found: dict[str, Any] = json.loads(resolved.stdout)["services"]
-    return found
+    return services_of(*FILES, **SECRETS)
 
 
 def test_it_does_not_start_without_a_password_for_the_store() -> None:
-    refused = compose(GRAFANA_ADMIN_PASSWORD="0" * 12)
+    refused = resolve(*FILES, GRAFANA_ADMIN_PASSWORD="0" * 12)
     assert refused.returncode != 0
     assert "CLICKHOUSE_PASSWORD" in refused.stderr
 
@@ -58,8 +42,8 @@ def test_one_service_watches_and_the_workers_are_as_many_as_one_says(
     # Replicas must not share a folder, nor ask for the same port of the machine.
     assert services["worker"].get("volumes", []) == []
     assert services["worker"].get("ports", []) == []
-    asked = json.loads(compose(WORKERS="7", **SECRETS).stdout)
-    assert asked["services"]["worker"]["deploy"]["replicas"] == 7
+    asked = services_of(*FILES, WORKERS="7", **SECRETS)
+    assert asked["worker"]["deploy"]["replicas"] == 7
 
 
 @pytest.mark.parametrize("name", ["analyzer", "worker"])

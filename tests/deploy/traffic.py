@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from llmobs.server import Server
 from tests.deploy.collector import Collector
 from tests.otlp import attribute, chat_span, post, traces_request
+from tests.waiting import wait_until
 
-__all__ = ["has_stored", "ids", "logs", "metrics", "send", "spans_of", "stored", "wait_until"]
+__all__ = ["ids", "logs", "metrics", "send", "spans_of", "stored", "wait_stored"]
 
 STORED = """
 import json, sys
@@ -75,13 +76,6 @@ def ids(spans: list[Span]) -> list[str]:
     return sorted(span.span_id.hex() for span in spans)
 
 
-def wait_until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert true()
-
-
 def logs(n: int) -> bytes:
     request = ExportLogsServiceRequest()
     resource = request.resource_logs.add()
@@ -102,18 +96,20 @@ def metrics(n: int) -> bytes:
     return request.SerializeToString()
 
 
-def has_stored(server: Server, signal: str, n: int) -> bool:
-    return n_stored(server, signal) >= n
+def wait_stored(server: Server, **wanted: int) -> None:
+    """Return when an analyzer has stored so many items of each signal since its start."""
+    for signal, n in wanted.items():
+        wait_until(partial(_has_stored, server, signal, n))
 
 
-def n_stored(server: Server, signal: str) -> int:
-    """Return how many items of a signal an analyzer has stored since its start."""
+def _has_stored(server: Server, signal: str, n: int) -> bool:
     with urllib.request.urlopen(f"{server.settings.page_url}/metrics", timeout=10) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     wanted = {"signal": signal, "outcome": "accepted"}
-    return sum(
+    n_stored = sum(
         int(sample.value)
         for family in families
         for sample in family.samples
         if sample.name == "llmobs_ingest_items_total" and sample.labels == wanted
     )
+    return n_stored >= n

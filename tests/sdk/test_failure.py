@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import socket
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 
 import llmobs
 from llmobs.sdk import configure, export
+from tests.ports import free_ports
 from tests.sdk.conftest import Start
 from tests.sdk.receiver import Receiver
 
@@ -45,18 +45,12 @@ def resident_bytes() -> int:
     return int(statm.read_text().split()[1]) * 4096 if statm.exists() else 0
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("trouble", ["down", "deaf", "slow", "rude"])
 def test_calls_stay_fast_and_memory_bounded(otlp: Receiver, trouble: str) -> None:
     modes: dict[str, str | int] = {"deaf": "deaf", "rude": 503}
     otlp.mode = modes.get(trouble, "ok")
     otlp.delay_s = 0.5 if trouble == "slow" else 0.0
-    endpoint = f"http://127.0.0.1:{free_port()}" if trouble == "down" else otlp.url
+    endpoint = f"http://127.0.0.1:{free_ports(1)[0]}" if trouble == "down" else otlp.url
     llmobs.init("s", endpoint=endpoint, capture_content="full", queue_capacity=2_000)
     p99_s(500)
     gc.collect()

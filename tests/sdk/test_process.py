@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -12,6 +11,7 @@ import time
 
 import pytest
 
+from tests.ports import free_ports
 from tests.sdk.receiver import Receiver
 
 PREAMBLE = """
@@ -84,9 +84,7 @@ def test_an_unreachable_receiver_delays_the_end_by_the_flush_timeout_at_most(
     otlp.mode = "deaf"
     url = ""
     if trouble == "down":
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        url = f"http://127.0.0.1:{free_ports(1)[0]}"
     status, delay_s, errors = run(otlp, "for n in range(5000): work(n)\nprint('done')", url=url)
     assert status == 0
     assert delay_s < 1.0 + 2.0  # the flush timeout, and the interpreter's own end on a busy machine

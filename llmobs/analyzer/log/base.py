@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol, TypeAlias
 
 from llmobs.records import Segment, Signal
 
-__all__ = ["LogReader", "LogWriter"]
+__all__ = ["BEHIND", "Done", "LogReader", "LogWriter"]
+
+Done: TypeAlias = Callable[[Exception | None], None]
+"""Hears how it went with a request: None when it is kept, else why not."""
+
+# With so many sealed segments waiting the engine is behind: larger ones help it to catch up,
+# so that none is sealed for its age alone.
+BEHIND: Final = 4
 
 
 class LogWriter(Protocol):
     """The receiver's end."""
 
-    def append(
-        self, signal: Signal, request: bytes, done: Callable[[Exception | None], None]
-    ) -> None:
+    def append(self, signal: Signal, request: bytes, done: Done) -> None:
         """Queue one request; `done(None)` is called when it survives a power cut.
 
         A request that was acknowledged within the last minutes (byte for byte the same) is

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from llmobs.analyzer.log.base import BEHIND, Done
 from llmobs.analyzer.log.files import (
     OPEN_SUFFIX,
     SEALED_SUFFIX,
@@ -32,19 +33,14 @@ from llmobs.analyzer.log.record import HEADER_BYTES, Record, pack, scan
 from llmobs.errors import OverloadedError
 from llmobs.records import Signal
 
-__all__ = ["Done", "SegmentWriter"]
+__all__ = ["SegmentWriter"]
 
 logger = logging.getLogger(__name__)
-
-Done = Callable[[Exception | None], None]
 
 # How long a disk that failed is left alone before sealing is tried again, and how long the
 # writer calls itself troubled after a failure.
 _DISK_PAUSE_S: Final = 1.0
 _TROUBLED_S: Final = 5.0
-# With so many sealed segments waiting the engine is behind: larger ones help it to catch up,
-# so that none is sealed for its age alone.
-_BEHIND: Final = 4
 # A full log asks the directory at most this often whether the engine has removed something.
 _RESCAN_S: Final = 0.1
 
@@ -59,7 +55,6 @@ class _OpenSegment:
     """The segment that is being written: a file whose first `size` bytes are durable."""
 
     def __init__(self, directory: Path, number: int, sync: Sync) -> None:
-        self.number = number
         self.path = segment_path(directory, number, OPEN_SUFFIX)
         self.size = 0
         self.failed = False
@@ -359,7 +354,7 @@ class SegmentWriter:
         now = time.monotonic()
         if now < self._seal_at:
             return False
-        if not segment.failed and backlog(self._directory).n_segments >= _BEHIND:
+        if not segment.failed and backlog(self._directory).n_segments >= BEHIND:
             self._seal_at = now + self._segment_age_s
             return False
         return True

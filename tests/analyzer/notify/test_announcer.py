@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from llmobs.records import Alert, Finding
 from tests.analyzer.notify.findings import MINUTE, NOON, finding
 from tests.analyzer.notify.memory_state import MemoryState
 from tests.analyzer.publish.listener import Listener, listening
+from tests.ports import free_ports
 
 S = 10**9
 at_once = partial(Announcer, group_wait_s=0.0, group_interval_s=0.0)
@@ -121,9 +121,7 @@ def test_the_end_of_an_alert_is_told_once() -> None:
 
 def test_a_listener_that_was_down_gets_the_alert_later_and_once() -> None:
     state = MemoryState(found=[finding()], rows=[status("alarm")])
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+    (port,) = free_ports(1)
     counts = Counts()
     hook = webhook(f"http://127.0.0.1:{port}")
     announcer = at_once(state, AlertBook(), [hook], metrics=counts)

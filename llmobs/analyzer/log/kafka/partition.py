@@ -5,15 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
+from llmobs.analyzer.log.base import BEHIND
 from llmobs.records import Segment, Signal, first_number
 
 __all__ = ["Partition"]
-
-# With so many sealed segments waiting the engine is behind: larger ones help it to catch up,
-# so that none is sealed for its age alone.
-_BEHIND: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,7 @@ class Partition:
 
     def seal_if_due(self, now: float) -> None:
         """Seal what is open when it is large or old enough."""
-        is_old = now >= self._seal_at and len(self._sealed) < _BEHIND
+        is_old = now >= self._seal_at and len(self._sealed) < BEHIND
         if self._open and (is_old or self._open_bytes >= self._segment_bytes):
             self.seal(now)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from llmobs.analyzer.log.base import Done
 from llmobs.analyzer.log.kafka.address import KafkaAddress
 from llmobs.analyzer.log.kafka.outage import Outage
 from llmobs.analyzer.log.record import digest_of
@@ -21,8 +21,6 @@ from llmobs.records import Signal
 __all__ = ["KafkaLogWriter"]
 
 logger = logging.getLogger(__name__)
-
-Done = Callable[[Exception | None], None]
 
 _POLL_S: Final = 0.1
 # How long the writer calls itself troubled after a request could not be delivered.

@@ -1,4 +1,4 @@
-"""A small store that behaves as the real one does, and ways to wait for a reader."""
+"""A small store that behaves as the real one does, and ways to fill it from readers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llmobs.analyzer.log.kafka import KafkaLogReader
 from llmobs.records import Segment, first_number, source_of
+from tests.waiting import wait_until
 
 TIMEOUT_S = 60.0
 
@@ -79,12 +80,4 @@ def step(reader: KafkaLogReader, store: SmallStore, pause_s: float = 0.0) -> int
 
 def store_until(store: SmallStore, is_enough: Callable[[], bool], *readers: KafkaLogReader) -> None:
     """Store what the readers have, in turns, until it is enough."""
-    until(lambda: not sum(step(reader, store) for reader in readers) and is_enough())
-
-
-def until(is_so: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
-    """Return when it is so; fail when it takes too long."""
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.01)
+    wait_until(lambda: not sum(step(reader, store) for reader in readers) and is_enough())

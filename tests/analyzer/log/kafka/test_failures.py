@@ -19,8 +19,9 @@ import pytest
 from llmobs.analyzer.log.kafka import KafkaLogReader, KafkaLogWriter
 from llmobs.errors import OverloadedError
 from llmobs.records import first_number
-from tests.analyzer.log.kafka.storing import TIMEOUT_S, SmallStore, step, store_until, until
+from tests.analyzer.log.kafka.storing import TIMEOUT_S, SmallStore, step, store_until
 from tests.kafka import Broker
+from tests.waiting import wait_until
 
 SPAWN = multiprocessing.get_context("spawn")
 N_KILLS = 4
@@ -64,14 +65,14 @@ def test_kill_9_of_workers_loses_nothing_and_stores_nothing_twice(
     try:
         for _ in range(N_KILLS):
             n_stored = len(store.values())
-            until(lambda n=n_stored: len(store.values()) >= n + 100)  # type: ignore[misc]
+            wait_until(lambda n=n_stored: len(store.values()) >= n + 100)  # type: ignore[misc]
             time.sleep(rng.uniform(0, 0.1))
             victim = workers.pop(rng.randrange(len(workers)))
             assert victim.pid is not None
             os.kill(victim.pid, signal.SIGKILL)
             victim.join()
             workers.append(start())
-        until(lambda: len(store.values()) >= n_partitions * n_records)
+        wait_until(lambda: len(store.values()) >= n_partitions * n_records)
         assert all(worker.is_alive() for worker in workers)
     finally:
         for worker in workers:
@@ -79,7 +80,7 @@ def test_kill_9_of_workers_loses_nothing_and_stores_nothing_twice(
             worker.join()
         sender.join()
     last = KafkaLogReader(url, resume=store.position, aside=aside)
-    until(lambda: len(last.lag()) == 9)
+    wait_until(lambda: len(last.lag()) == 9)
     store_until(store, lambda: not sum(last.lag().values()), last)
     last.close()
     expected = [record[:12] for p in range(n_partitions) for record in records[p]]
@@ -105,7 +106,7 @@ def test_a_broker_that_is_gone_is_waited_for(
     error = answers.get(timeout=TIMEOUT_S)
     assert isinstance(error, OverloadedError)
     assert time.monotonic() - killed < 8
-    until(lambda: reader.problem() is not None and writer.problem() is not None)
+    wait_until(lambda: reader.problem() is not None and writer.problem() is not None)
     assert "does not answer" in str(reader.problem())
     assert reader.stats()["is_connected"] == writer.stats()["is_connected"] == 0
     # Others start meanwhile.
@@ -117,7 +118,7 @@ def test_a_broker_that_is_gone_is_waited_for(
         aside=aside,
         segment_age_s=0.05,
     )
-    until(lambda: other_prefix_reader.problem() is not None)
+    wait_until(lambda: other_prefix_reader.problem() is not None)
     time.sleep(max(0.0, killed + OUTAGE_S - time.monotonic()))
     broker.start()
 
@@ -131,9 +132,9 @@ def test_a_broker_that_is_gone_is_waited_for(
         ("traces", b"during"),
         ("logs", b"late"),
     }
-    until(lambda: other_prefix_reader.stats()["n_records"] >= 3)
+    wait_until(lambda: other_prefix_reader.stats()["n_records"] >= 3)
     for client in (writer, late_writer, reader, other_prefix_reader):
-        until(lambda client=client: client.problem() is None)  # type: ignore[misc]
+        wait_until(lambda client=client: client.problem() is None)  # type: ignore[misc]
         client.close()
     assert reader.stats()["n_outages"] == 1
     assert "kafka does not answer" in caplog.text
@@ -180,15 +181,15 @@ def test_a_member_that_was_frozen_loses_its_partitions_and_begins_behind_what_ot
         return Counter(json.loads(path.read_text()) if path.exists() else {})
 
     try:
-        until(lambda: said()["n_segments"] == 1)
+        wait_until(lambda: said()["n_segments"] == 1)
         assert frozen.pid is not None
         os.kill(frozen.pid, signal.SIGSTOP)
         reader = KafkaLogReader(url, resume=store.position, aside=tmp_path / "aside")
         store_until(store, lambda: len(store.values()) >= 20, reader)
         reader.close()
         os.kill(frozen.pid, signal.SIGCONT)
-        until(lambda: said()["n_lost"] == 3 and said()["n_partitions"] == 3)
-        until(lambda: said()["n_segments"] == said()["lag_records"] == 0)
+        wait_until(lambda: said()["n_lost"] == 3 and said()["n_partitions"] == 3)
+        wait_until(lambda: said()["n_segments"] == said()["lag_records"] == 0)
     finally:
         frozen.kill()
         frozen.join()

@@ -12,8 +12,9 @@ from confluent_kafka import KafkaError
 from llmobs.analyzer.log.kafka import KafkaLogReader
 from llmobs.analyzer.log.kafka.address import source_number
 from llmobs.records import first_number
-from tests.analyzer.log.kafka.storing import SmallStore, step, store_until, until
+from tests.analyzer.log.kafka.storing import SmallStore, step, store_until
 from tests.kafka import Broker
+from tests.waiting import wait_until
 
 Make = Callable[..., KafkaLogReader]
 
@@ -84,7 +85,7 @@ def test_the_first_segment_after_a_start_may_be_stored(broker: Broker, make_read
     prefix = broker.make_topics()
     broker.send(prefix + "spans", {0: _records(20)})
     reader = make_reader(prefix, segment_bytes=80, segment_age_s=0.05)
-    until(lambda: len(reader.sealed()) >= 2)
+    wait_until(lambda: len(reader.sealed()) >= 2)
     first, second = reader.sealed()[:2]
     assert reader.read(first).may_be_stored
     assert reader.read(first).until == second
@@ -101,7 +102,7 @@ def test_partitions_take_turns(broker: Broker, make_reader: Make) -> None:
     prefix = broker.make_topics(3)
     broker.send(prefix + "spans", {p: _records(40, f"p{p}") for p in range(3)})
     reader = make_reader(prefix, segment_bytes=80)
-    until(lambda: reader.stats()["n_records"] == 120 and len(reader.sealed()) >= 12)
+    wait_until(lambda: reader.stats()["n_records"] == 120 and len(reader.sealed()) >= 12)
     served = []
     for _ in range(9):
         number = reader.sealed()[0]
@@ -116,7 +117,7 @@ def test_waiting_ends_when_a_segment_is_sealed_and_not_before(
 ) -> None:
     prefix = broker.make_topics()
     reader = make_reader(prefix, segment_age_s=0.05)
-    until(lambda: bool(reader.sources()))
+    wait_until(lambda: bool(reader.sources()))
     reader.sealed()
     started = time.monotonic()
     reader.wait(0.2)
@@ -137,14 +138,14 @@ def test_what_waits_is_bounded_and_all_of_it_arrives(
     broker.send(prefix + "spans", records)
     bound = 500_000
     reader = make_reader(prefix, max_waiting_bytes=bound, segment_bytes=50_000)
-    until(lambda: reader.stats()["n_paused"] == 2)
+    wait_until(lambda: reader.stats()["n_paused"] == 2)
     time.sleep(0.3)
     # Six partitions share; only the two with records use theirs.
     assert bound / 3 <= reader.stats()["waiting_bytes"] <= bound / 3 + 2 * 11_000
-    until(lambda: sum(reader.lag().values()) == 600)
+    wait_until(lambda: sum(reader.lag().values()) == 600)
     store_until(store, lambda: len(store.values()) >= 600, reader)
     assert store.values() == [r[:12] for r in records[0] + records[1]]
-    until(lambda: reader.stats()["n_paused"] == 0)
+    wait_until(lambda: reader.stats()["n_paused"] == 0)
     assert reader.stats()["waiting_bytes"] == 0
 
 
@@ -175,7 +176,7 @@ def test_a_request_set_aside_lies_in_a_file_with_its_reason(
     prefix = broker.make_topics()
     broker.send(prefix + "logs", {0: [b"good", b"\xff\xff bad"]})
     reader = make_reader(prefix)
-    until(lambda: bool(reader.sealed()))
+    wait_until(lambda: bool(reader.sealed()))
     (number,) = reader.sealed()
     assert number == first_number(source_number("logs", 0))
     reader.set_aside(number, 1, "no such field")
@@ -213,7 +214,7 @@ def test_records_that_expire_under_a_slow_reader_are_counted_and_what_it_has_is_
     records = [b"%d-" % i + body for i in range(200)]
     broker.send(prefix + "spans", {0: records})
     reader = make_reader(prefix, max_waiting_bytes=300_000, segment_bytes=50_000)
-    until(lambda: reader.stats()["n_paused"] == 1)
+    wait_until(lambda: reader.stats()["n_paused"] == 1)
     time.sleep(0.2)
     n_taken = int(reader.stats()["n_records"])
     assert n_taken < 100
@@ -253,7 +254,7 @@ def test_a_store_that_is_down_when_partitions_come_is_asked_again(
         return first_number(source) + 10 * (not source)
 
     reader = make_reader(prefix, resume=resume)
-    until(lambda: reader.stats()["n_held"] == 3)
+    wait_until(lambda: reader.stats()["n_held"] == 3)
     assert reader.problem() == "no store"
     assert reader.sealed() == []
     is_down.clear()
@@ -270,11 +271,11 @@ def test_a_second_member_takes_its_share_and_gives_it_back(
     sent = {p: _records(100, f"a{p}") for p in range(4)}
     broker.send(topic, sent)
     first = make_reader(prefix, segment_bytes=100)
-    until(lambda: len(first.sources()) == 12)
+    wait_until(lambda: len(first.sources()) == 12)
     for _ in range(5):
         step(first, store)
     second = make_reader(prefix, segment_bytes=300)
-    until(lambda: len(second.sources()) == 6)
+    wait_until(lambda: len(second.sources()) == 6)
     assert set(first.sources()).isdisjoint(second.sources())
     store_until(store, lambda: len(store.values()) >= 400, first, second)
     first.close()
@@ -296,16 +297,16 @@ def test_a_partition_is_held_until_the_segment_that_is_being_stored_is_stored(
     broker.send(prefix + "logs", {0: _records(10)})
     broker.send(prefix + "metrics", {0: _records(10)})
     first = make_reader(prefix)
-    until(lambda: len(first.sealed()) == 3)
+    wait_until(lambda: len(first.sealed()) == 3)
     segments = [first.read(number) for number in first.sealed()]
     second = make_reader(prefix)
-    until(lambda: len(first.sources()) + len(first.sealed()) < 6)
+    wait_until(lambda: len(first.sources()) + len(first.sealed()) < 6)
     time.sleep(0.5)
     assert second.sealed() == []
     for segment in segments:
         store.append(segment)
         first.remove(segment.number)
-    until(lambda: len(first.sources()) + len(second.sources()) == 3)
+    wait_until(lambda: len(first.sources()) + len(second.sources()) == 3)
     time.sleep(0.3)
     assert second.sealed() == []  # it went on behind what was stored
     assert len(store.values()) == 30
@@ -319,10 +320,10 @@ def test_a_partition_leaves_at_last_when_storing_takes_too_long_and_nothing_is_s
     for topic in ("spans", "logs", "metrics"):
         broker.send(prefix + topic, {0: _records(10)})
     first = make_reader(prefix, handover_s=0.2)
-    until(lambda: len(first.sealed()) == 3)
+    wait_until(lambda: len(first.sealed()) == 3)
     slow = [first.read(number) for number in first.sealed()]
     second = make_reader(prefix)
-    until(lambda: first.stats()["n_lost"] > 0 and bool(second.sources()))
+    wait_until(lambda: first.stats()["n_lost"] > 0 and bool(second.sources()))
     for segment in slow:  # the late insert, before the new holder has begun to store
         store.append(segment)
         first.remove(segment.number)
