@@ -22,13 +22,13 @@ from tests.faults.kills import kill_under_load, wait_ready, wait_stored
 from tests.faults.load import Load
 from tests.ports import free_ports
 
-N_KILLS = 8
-N_SUPERVISORS = 3
+N_KILLS = 20  # of each process
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_every_acknowledged_span_is_stored_exactly_once_whatever_is_killed(tmp_path: Path) -> None:
-    killed = kill_under_load(tmp_path, n_kills=N_KILLS)
+    killed = kill_under_load(tmp_path, n_kills=2 * N_KILLS)
     assert killed.account.n_acknowledged > 1000
     assert killed.account.is_exact, killed.account
     # A sender that was refused, or got no answer, sends again until it is acknowledged.
@@ -36,6 +36,7 @@ def test_every_acknowledged_span_is_stored_exactly_once_whatever_is_killed(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_children_drain_and_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     """The supervisor is `llmobs up` here, a process of its own."""
     ports = [str(port) for port in free_ports(3)]
@@ -44,7 +45,7 @@ def test_the_children_drain_and_end_when_the_supervisor_is_killed(tmp_path: Path
         command += [f"--{name}-port", port]
     page = f"http://127.0.0.1:{ports[2]}/readyz"
     with Load(int(ports[1]), seed=5) as load:
-        for _ in range(N_SUPERVISORS):
+        for _ in range(N_KILLS):
             with _running(command) as supervisor:
                 wait_ready(page, time.monotonic())
                 load.wait_acknowledged(time.monotonic())
@@ -59,7 +60,7 @@ def test_the_children_drain_and_end_when_the_supervisor_is_killed(tmp_path: Path
             supervisor.terminate()
             assert supervisor.wait(60) == 0
     account = account_of(tmp_path / "store", load.acknowledged)
-    assert account.n_acknowledged > 100
+    assert account.n_acknowledged > 1000
     assert account.is_exact, account
 
 

@@ -309,7 +309,7 @@ def test_no_text_makes_masking_slow(piece: str) -> None:
     text = piece * (100_000 // len(piece))
     began = time.process_time()
     Redactor(100_000).mask(text)
-    assert time.process_time() - began < 5  # a pattern that backtracks would take minutes
+    assert time.process_time() - began < 0.5
 
 
 def test_bytes_within_messages_are_not_sent(start: Start) -> None:

@@ -58,7 +58,7 @@ def test_calls_stay_fast_and_memory_bounded(otlp: Receiver, trouble: str) -> Non
     worst = p99_s(20_000)
     grown = resident_bytes() - before
     status = llmobs.status()
-    assert worst < 0.05  # far below any time-out: no call waits for the network
+    assert worst < 0.001
     # 2,000 spans of 2 kB wait; a batch is on its way; the rest is the interpreter's.
     assert grown < 30_000_000
     assert status.waiting <= 2_000
@@ -68,7 +68,7 @@ def test_calls_stay_fast_and_memory_bounded(otlp: Receiver, trouble: str) -> Non
         assert status.faults == 0
     began = time.perf_counter()
     assert not llmobs.shutdown(0.5)
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 1.5
 
 
 def test_the_queue_is_bounded_in_bytes_too(start: Start) -> None:
