@@ -16,6 +16,12 @@ from llmobs.records import SPAN_SCHEMA, SpanBatch
 __all__ = ["price"]
 
 _KEY: Final = ("provider", "response_model", "request_model")
+_READ: Final = [
+    *_KEY,
+    "attributes_s",
+    "ts_ns",
+    *(f"{kind}_tokens" for kind in ("input", "output", "cache_read", "cache_write", "reasoning")),
+]
 _OPERATIONS: Final = pa.array(sorted(semconv.MODEL_OPERATIONS))
 
 
@@ -30,7 +36,7 @@ def price(batch: SpanBatch, book: PriceBook) -> SpanBatch:
     cost_usd = np.full(len(batch), np.nan)
     billed = np.flatnonzero(pc.is_in(table.column("operation"), value_set=_OPERATIONS).to_numpy())
     if len(billed):
-        spans = SpanBatch(table.take(pa.array(billed)))
+        spans = SpanBatch(table.select(_READ).take(pa.array(billed)))  # texts stay where they are
         calls, which = _calls(spans.table)
         usage = Usage(
             input=spans.numbers("input_tokens"),
