@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from benchmarks.ingest import SPANS_A_REQUEST, Prose, cpu_s, fill, memory_mb
+from benchmarks.ingest import cpu_s, memory_mb
+from benchmarks.spans import SPANS_A_REQUEST, Prose, chats
 from llmobs.server import Server
 from llmobs.settings import Settings
 from llmobs.web.client import Api
@@ -38,7 +39,7 @@ class Template:
 
     def __init__(self, chance: random.Random, prose: Prose, n_words: int) -> None:
         request = ExportTraceServiceRequest()
-        fill(request, chance, prose, SPANS_A_REQUEST, n_words=n_words)
+        chats(request, chance, prose, SPANS_A_REQUEST, n_words)
         ids = []
         for span in request.resource_spans[0].scope_spans[0].spans:
             span.start_time_unix_nano, span.end_time_unix_nano = _SENT_AT, _ENDED_AT
