@@ -23,6 +23,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any, Final
 
 from llmobs.errors import ConfigurationError, LlmobsError
@@ -81,6 +82,7 @@ def run_engine(settings: Settings) -> None:
     # Before NumPy is imported. Our products are small: for them BLAS's threads wake, spin
     # between the calls, and take eight times the time of the product itself.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _keep_pandas_out()
     import uvicorn
 
     configure_logging()
@@ -99,6 +101,27 @@ def run_engine(settings: Settings) -> None:
         page.run()  # returns on SIGTERM or SIGINT
     finally:
         engine.stop()
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ImportError(name=fullname)
+
+
+def _keep_pandas_out() -> None:
+    """Let PyArrow find no pandas when it looks, with its first array: 40 MB for nothing here.
+
+    chDB brings it along. A scorer of one's own may import it all the same.
+    """
+    import pyarrow as pa
+
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([0])
+    finally:
+        sys.meta_path.remove(finder)
 
 
 class _Engine:
@@ -165,11 +188,9 @@ class _Engine:
             allowed_hosts=_allowed_hosts(settings),
         )
 
-        def compile_meanwhile() -> None:
-            warm()  # until then the slower decoder serves
-            stage.warm()
-
-        threading.Thread(target=compile_meanwhile, name="llmobs-warm", daemon=True).start()
+        # Until it is there the slower decoder serves. What scores texts takes 200 MB: it is
+        # loaded for the first batch.
+        threading.Thread(target=warm, name="llmobs-warm", daemon=True).start()
 
     def start(self) -> None:
         for loop in self._loops:
