@@ -261,7 +261,7 @@ class Worker:
         self._held = frozenset()  # until this step is done
         scored = self._scoring.read(self._cursor, self._batch)
         if scored.last != NOTHING:
-            self._store.mark_scored(scored.last, len(scored.spans))
+            self._store.mark_scored(scored.last, len(scored.spans), scored.spans.table.nbytes)
             self._cursor = {**self._cursor, source_of(scored.last): scored.last}
         self._held = held
         self._metrics.record(scored.spans, scored.scores, scored.events)

@@ -234,7 +234,7 @@ class FakeStore:
     def scored(self) -> Cursor:
         raise NotImplementedError
 
-    def mark_scored(self, segment: int, n_spans: int) -> None:
+    def mark_scored(self, segment: int, n_spans: int, n_bytes: int) -> None:
         raise NotImplementedError
 
     def health(self) -> Row:

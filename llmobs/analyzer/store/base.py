@@ -123,7 +123,7 @@ class Store(Protocol):
         """
 
     def read(self, after: Cursor, limit: int) -> tuple[SpanBatch, EventBatch, int]:
-        """Read whole segments of one held source, in order, until about `limit` spans.
+        """Read whole segments of one held source, in order, until about `limit` spans or 32 MiB.
 
         The source that is farthest behind comes first.
 
@@ -153,8 +153,8 @@ class Store(Protocol):
     def scored(self) -> Cursor:
         """Return the last segment of each held source up to which scores were marked whole."""
 
-    def mark_scored(self, segment: int, n_spans: int) -> None:
-        """Note that all scores up to a segment of its source are stored, of so many spans."""
+    def mark_scored(self, segment: int, n_spans: int, n_bytes: int) -> None:
+        """Note that scores up to a segment of its source are stored, of so many spans and bytes."""
 
     def read_scored(
         self, after: Cursor, limit: int

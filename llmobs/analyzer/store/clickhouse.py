@@ -68,6 +68,9 @@ _SEEN_CAPACITY: Final = 2_000_000
 # The engine holds a block about three times over while it writes it.
 _BLOCK_BYTES: Final = 64 << 20
 _READ_SEGMENTS: Final = 1000
+# Texts take some six times as much while they are scored.
+_READ_BYTES: Final = 32 << 20
+_COUNTED: Final = {"spans": "spans", "events": "events", "metrics": "metric_points"}
 _TS: Final = pa.timestamp("ns", "UTC")
 _IDS: Final = pa.schema([SPAN_SCHEMA.field("trace_id"), SPAN_SCHEMA.field("span_id")])
 _OF_SEGMENTS: Final = "seg >= {begin:UInt64} AND seg <= {last:UInt64}"
@@ -192,7 +195,7 @@ class ClickHouseStore:
         # A segment that was stored in part has no row here yet.
         segments = self._clients.ask_everywhere(
             "segments",
-            f"""SELECT seg, max(n_spans) AS n_spans FROM {{table}}
+            f"""SELECT seg, max(n_spans) AS n_spans, max(n_bytes) AS n_bytes FROM {{table}}
             WHERE {_BEHIND} GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}""",
             _behind(after, source),
         )
@@ -218,8 +221,8 @@ class ClickHouseStore:
         """Read what was scored elsewhere; see `base.Store.read_scored`."""
         marks = self._clients.ask_everywhere(
             "scored",
-            f"""SELECT seg, max(n_spans) AS n_spans FROM {{table}} WHERE {unread(after)}
-            GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}""",
+            f"""SELECT seg, max(n_spans) AS n_spans, max(n_bytes) AS n_bytes FROM {{table}}
+            WHERE {unread(after)} GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}""",
         )
         waiting = Counter(source_of(row["seg"]) for row in marks)
         if not waiting:
@@ -240,11 +243,9 @@ class ClickHouseStore:
         lasts = {source: self._last("scored", source) for source in self._closed}
         return {source: last for source, last in lasts.items() if last >= first_number(source)}
 
-    def mark_scored(self, segment: int, n_spans: int) -> None:
+    def mark_scored(self, segment: int, n_spans: int, n_bytes: int) -> None:
         """Note how far scoring has come; see `base.Store.mark_scored`."""
-        row = pa.table(
-            {"seg": pa.array([segment], pa.uint64()), "n_spans": pa.array([n_spans], pa.uint64())}
-        )
+        row = _numbers({"seg": segment, "n_spans": n_spans, "n_bytes": n_bytes})
         self._clients.insert("scored", row, f"scored-{segment}-{secrets.token_hex(8)}")
 
     def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
@@ -445,17 +446,10 @@ class ClickHouseStore:
 
     def _close_segment(self, segment: int, until: int, rows: Mapping[str, pa.Table]) -> None:
         """Note that a segment is stored as a whole: from now on it is read."""
-        counts = [table.num_rows for table in rows.values()]
-        note = pa.table(
-            {
-                name: pa.array([value], pa.uint64())
-                for name, value in zip(
-                    ("seg", "until", "n_spans", "n_events", "n_metrics"),
-                    (segment, until, *counts),
-                    strict=True,
-                )
-            }
-        )
+        numbers = {"seg": segment, "until": until}
+        numbers |= {f"n_{name}": rows[table].num_rows for name, table in _COUNTED.items()}
+        numbers["n_bytes"] = sum(table.nbytes for table in rows.values())
+        note = _numbers(numbers)
         self._clients.insert("segments", note, f"segment-{segment}-{secrets.token_hex(8)}")
         source = source_of(segment)
         self._closed = {**self._closed, source: max(self._closed.get(source, segment), segment)}
@@ -686,13 +680,17 @@ def _behind(after: Cursor, source: int) -> dict[str, int]:
 
 
 def _cut(segments: Sequence[Row], limit: int) -> int:
-    """Return the last of the segments that together hold about `limit` spans."""
-    n_spans = 0
+    """Return the last of the segments that together hold about `limit` spans, or `_READ_BYTES`."""
+    n_spans = n_bytes = 0
     for row in segments:
-        n_spans += row["n_spans"]
-        if n_spans >= limit:
+        n_spans, n_bytes = n_spans + row["n_spans"], n_bytes + row["n_bytes"]
+        if n_spans >= limit or n_bytes >= _READ_BYTES:
             return int(row["seg"])
     return int(segments[-1]["seg"])
+
+
+def _numbers(row: Mapping[str, int]) -> pa.Table:
+    return pa.table({name: pa.array([value], pa.uint64()) for name, value in row.items()})
 
 
 def _score_columns(spans: SpanBatch, rows: pa.Table) -> list[ScoreColumn]:

@@ -254,6 +254,24 @@ def test_reading_takes_whole_segments_in_order_up_to_about_a_limit(store: ClickH
     assert read == [(100, ["3", "5"], 5), (100, ["6", "9"], 9)]
 
 
+def test_reading_takes_fewer_segments_where_texts_are_long(store: ClickHouseStore) -> None:
+    for segment in range(4):
+        batch = spans({"input_text": "word " * 2_000_000, "span_id": bytes([segment] * 8)})
+        store.append(segment, batch, NO_EVENTS, NO_METRICS)
+        store.mark_scored(segment, len(batch), batch.table.nbytes)
+    assert store.read({}, 100)[2] == store.read_scored({}, 100)[3] == 3
+    for segment in range(4, 10):
+        batch = spans(
+            *(
+                {"input_text": "word " * 2_000_000, "span_id": bytes([segment, n] * 4)}
+                for n in (1, 2)
+            )
+        )
+        store.append(segment, batch, NO_EVENTS, NO_METRICS)
+        store.mark_scored(segment, len(batch), batch.table.nbytes)
+    assert store.read({0: 3}, 100)[2] == store.read_scored({0: 3}, 100)[3] == 5
+
+
 def test_a_segment_without_spans_moves_the_reader_on(store: ClickHouseStore) -> None:
     store.append(0, spans(), NO_EVENTS, metrics({"name": "m"}))
     assert store.read({}, 10)[2] == 0
@@ -559,7 +577,7 @@ def test_what_one_scored_is_read_by_another(store: ClickHouseStore) -> None:
     for segment, batch in batches.items():
         judged = scores(batch, tone=[-1.0, 0.5, float("nan"), 1.0])
         store.append_scores(segment, batch, judged)
-        store.mark_scored(segment, len(batch))
+        store.mark_scored(segment, len(batch), batch.table.nbytes)
         known = {source_of(other): other for other in batches if other != segment}
         got, said, (column,), last = store.read_scored(known, 100)
         assert last == segment

@@ -67,7 +67,7 @@ def test_two_analyzers_append_score_and_repair_side_by_side(store_url: str) -> N
             batch, _, last = store.read(after, 1)
             assert (len(batch), last) == (50, segment)
             store.append_scores(last, batch, scores(batch, tone=[1.0] * 50))
-            store.mark_scored(last, 50)
+            store.mark_scored(last, 50, 50_000)
             after[source] = last
         store.close()
 

@@ -138,6 +138,7 @@ CREATE TABLE IF NOT EXISTS segments (
   n_spans UInt64 CODEC(T64, ZSTD(1)),
   n_events UInt64 CODEC(T64, ZSTD(1)),
   n_metrics UInt64 CODEC(T64, ZSTD(1)),
+  n_bytes UInt64 CODEC(T64, ZSTD(1)),
   stored_at DateTime('UTC') DEFAULT now('UTC') CODEC(Delta, ZSTD(1))
 ) ENGINE = MergeTree PARTITION BY toYYYYMM(stored_at) ORDER BY seg
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1;
@@ -145,6 +146,7 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_dedupl
 CREATE TABLE IF NOT EXISTS scored (
   seg UInt64 CODEC(Delta, ZSTD(1)),
   n_spans UInt64 CODEC(T64, ZSTD(1)),
+  n_bytes UInt64 CODEC(T64, ZSTD(1)),
   stored_at DateTime('UTC') DEFAULT now('UTC') CODEC(Delta, ZSTD(1))
 ) ENGINE = MergeTree PARTITION BY toYYYYMM(stored_at) ORDER BY seg
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1;
