@@ -218,7 +218,8 @@ class _Engine:
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         reasons = {loop.name: loop.error or "ok" for loop in self._loops}
-        if self._settings.role != "watch":
+        if self._log is not None:
+            reasons["log"] = self._log.problem() or "ok"
             receives = _answers(_receiver_url(self._settings, "/readyz"))
             reasons["receiver"] = "ok" if receives else "down"
         return all(reason == "ok" for reason in reasons.values()), reasons

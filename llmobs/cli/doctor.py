@@ -233,6 +233,13 @@ def _parts(details: Mapping[str, Any], ages_s: Mapping[str, float]) -> Iterator[
     for name, consequence in _LOOPS.items():
         if name in details:  # a worker does not watch, and who watches takes nothing
             yield _loop(f"{name} loop", details[name], ages_s.get(name), consequence)
+    if (reason := details.get("log", "ok")) != "ok":
+        yield Check(
+            "log reader",
+            "problem",
+            f"stands still ({reason}); what waits there is kept, and not stored",
+            "mend what it names; reading goes on by itself",
+        )
     receiver = details.get("receiver")
     if receiver == "ok":
         yield Check("receiver", "ok", "takes OTLP")

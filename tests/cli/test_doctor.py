@@ -246,6 +246,14 @@ def test_a_log_in_a_broker_has_no_limit_but_what_waits_there_is_told() -> None:
     assert "12,000 records are still in Kafka" in checks["ingest backlog"].words
 
 
+def test_a_log_that_can_not_be_read_is_a_problem_that_says_why() -> None:
+    details = {"ingest": "ok", "log": "the place in otlp_spans/3 is gone", "receiver": "ok"}
+    check = judged(details=details)["log reader"]
+    assert check.state == "problem"
+    assert "otlp_spans/3" in check.words
+    assert "log reader" not in judged(details={**details, "log": "ok"})
+
+
 def test_a_store_that_does_not_answer_is_a_problem() -> None:
     assert judged(health=without("llmobs_store_"))["store engine"].state == "problem"
 

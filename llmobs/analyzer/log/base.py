@@ -63,6 +63,9 @@ class LogReader(Protocol):
     def remove(self, number: int) -> None:
         """Forget a segment: its content is stored elsewhere, durably."""
 
+    def problem(self) -> str | None:
+        """Say why something is not read now; None where all is."""
+
     def stats(self) -> Mapping[str, float]:
         """Return counters since the start and gauges of now.
 

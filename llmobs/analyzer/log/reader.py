@@ -129,6 +129,10 @@ class SegmentReader:
     def close(self) -> None:
         """Do nothing: files are open only while they are read."""
 
+    def problem(self) -> str | None:
+        """Return None: what can't be read is set aside."""
+        return None
+
     def stats(self) -> dict[str, float]:
         """Return counters since the start and gauges of now.
 

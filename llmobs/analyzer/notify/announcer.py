@@ -23,6 +23,7 @@ GRAFANA: Final = "grafana"
 # The first wait outlasts a restart of most services; the longest still tells on the same day.
 FIRST_RETRY_S: Final = 15.0
 LONGEST_RETRY_S: Final = 3600.0
+_SLEW_NS: Final = 60 * 10**9  # a clock that goes back by less was being put right
 # As Alertmanager's group_wait and group_interval: what one incident moves is found within
 # seconds, and what it moves later need not wake anybody again.
 GROUP_WAIT_S: Final = 10.0
@@ -141,6 +142,7 @@ class Announcer:
         self._untold: set[str] = set()  # ids of alerts that another one spoke for
         self._waiting: dict[tuple[str, str], _Waiting] = {}
         self._is_resumed = False
+        self._stepped_ns = 0
 
     def step(self, now_ns: int) -> int:
         """Take up new findings and deliver what is due.
@@ -148,9 +150,17 @@ class Announcer:
         Returns:
             How many alerts changed and deliveries were tried; 0 means there was nothing to do.
         """
+        if now_ns < self._stepped_ns - _SLEW_NS:
+            self._forget_times()
+        self._stepped_ns = now_ns
         if not self._is_resumed:
             self._resume(now_ns)
         return self._announce(now_ns) + self._deliver(now_ns)
+
+    def _forget_times(self) -> None:
+        """Go on as after a restart: by a clock that was ahead, alerts would be held for ever."""
+        self._heard_ns, self._held_since_ns, self._told, self._waiting = {}, {}, {}, {}
+        self._is_resumed = False
 
     def _resume(self, now_ns: int) -> None:
         """Make due, in their order, all messages that waited for another try at a restart."""

@@ -260,6 +260,27 @@ def test_what_moves_later_at_a_place_waits_unless_it_is_worse() -> None:
     assert chat.sent[-1].monitor == "calls.errors"
 
 
+def test_a_clock_that_was_ahead_holds_nothing_back() -> None:
+    day, chat = 86_400 * S, Recorder("chat")
+    state = MemoryState(found=[finding()])
+    announcer = Announcer(state, AlertBook(), [chat])
+    announcer.step(NOON + day)
+    announcer.step(NOON + day + 10 * S)  # told, by a clock that stands a day ahead
+    chat.fails = True
+    state.found.append(moved("f2", "input.injection", "security"))
+    announcer.step(NOON + day + 20 * S)
+    announcer.step(NOON + day + 30 * S)  # waits for another try
+    chat.fails = False
+    state.found.append(moved("f3", "calls.errors", "reliability"))
+    announcer.step(NOON)
+    announcer.step(NOON + 10 * S)
+    assert sorted(alert.monitor for alert in chat.sent) == [
+        "calls.errors",
+        "input.injection",
+        "input.topic",
+    ]
+
+
 def test_each_channel_hears_of_the_worst_that_is_routed_to_it() -> None:
     pager, chat = Recorder("pager"), Recorder("chat")
     state = MemoryState(found=[finding(), moved("f2", "input.injection", "security")])

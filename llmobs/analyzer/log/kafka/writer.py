@@ -208,18 +208,18 @@ class KafkaLogWriter:
             self._outage.check(self._producer)
             if self._is_fatal:
                 self._replace()
-        self._end(self._producer)
+        self._end(self._producer, 0.0 if self._is_fatal else self._answer_s)
         for digest in list(self._waiting):  # handed to Kafka too late
             self._settle(digest, KafkaError(KafkaError._DESTROY), None)
 
     def _replace(self) -> None:
         """Begin anew after an error that ends a producer for good."""
         broken, self._producer = self._producer, self._connect()
-        self._end(broken)
+        self._end(broken, 0.0)
 
-    def _end(self, producer: Producer) -> None:
+    def _end(self, producer: Producer, wait_s: float) -> None:
         """See all requests answered: confirmed, or failed."""
-        if producer.flush(0.0 if self._is_fatal else self._answer_s):
+        if producer.flush(wait_s):
             producer.purge()
             producer.flush(_POLL_S)
 
