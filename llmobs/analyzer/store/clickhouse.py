@@ -189,19 +189,19 @@ class ClickHouseStore:
             source: last + 1 - _behind(after, source)["begin"]
             for source, last in self._closed.items()
         }
-        source = max(behind, key=behind.__getitem__, default=-1)
-        if behind.get(source, 0) <= 0:
-            return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), NOTHING
-        # A segment that was stored in part has no row here yet.
-        segments = self._clients.ask_everywhere(
-            "segments",
-            f"""SELECT seg, max(n_spans) AS n_spans, max(n_bytes) AS n_bytes FROM {{table}}
-            WHERE {_BEHIND} GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}""",
-            _behind(after, source),
-        )
-        if not segments:  # gone with their retention
-            return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), NOTHING
-        return self._read_to(_cut(segments, limit), after)
+        for source in sorted(behind, key=behind.__getitem__, reverse=True):
+            if behind[source] <= 0:
+                break
+            # A segment that was stored in part has no row here yet.
+            segments = self._clients.ask_everywhere(
+                "segments",
+                f"""SELECT seg, max(n_spans) AS n_spans, max(n_bytes) AS n_bytes FROM {{table}}
+                WHERE {_BEHIND} GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}""",
+                _behind(after, source),
+            )
+            if segments:  # else they are gone with their retention
+                return self._read_to(_cut(segments, limit), after)
+        return SpanBatch(_NO_SPANS), EventBatch(_NO_EVENTS), NOTHING
 
     def events_of(self, traces: Collection[str], names: Collection[str]) -> EventBatch:
         """Return events of traces; see `base.Store.events_of`."""
@@ -287,7 +287,8 @@ class ClickHouseStore:
         if not judged.num_rows:
             return
         places = self._clients.ask(
-            f"""SELECT lower(hex(span_id)) AS span, any(feature) AS feature,
+            f"""SELECT lower(hex(span_id)) AS span, any(service) AS service,
+              any(environment) AS environment, any(feature) AS feature,
               any(session_id) AS session_id
             FROM spans WHERE {OF_TRACES} GROUP BY span""",
             {"ids": sorted(set(EventBatch(judged).ids("trace_id")))},
@@ -731,17 +732,21 @@ def _score_columns(spans: SpanBatch, rows: pa.Table) -> list[ScoreColumn]:
 
 
 def _evaluation(event: Row, place_of: Mapping[str, Row]) -> Row:
-    """Return the score that an evaluation event tells, with the place of its span."""
+    """Return the score that an evaluation event tells, with the place of its span.
+
+    A web page that gives feedback knows ids and perhaps no more; and where it comes before its
+    span, what it says of the place is all there is.
+    """
     texts, numbers = dict(event["attributes_s"]), dict(event["attributes_n"])
     place = place_of.get(event["span_id"].hex(), {})
     return {
         "ts": event["ts_ns"],
         "trace_id": event["trace_id"],
         "span_id": event["span_id"],
-        "service": event["service"],
-        "environment": event["environment"],
-        "feature": place.get("feature", ""),
-        "session_id": place.get("session_id", ""),
+        "service": event["service"] or place.get("service", ""),
+        "environment": event["environment"] or place.get("environment", ""),
+        "feature": place.get("feature") or texts.get(semconv.LLMOBS_FEATURE, ""),
+        "session_id": place.get("session_id") or texts.get(semconv.SESSION_ID, ""),
         "name": texts.get(semconv.GEN_AI_EVALUATION_NAME, ""),
         "target": "output",
         "version": texts.get(semconv.LLMOBS_EVALUATION_VERSION, ""),

@@ -569,6 +569,17 @@ def test_sources_are_read_and_repaired_apart(store_url: str) -> None:
     second.close()
 
 
+def test_a_source_whose_segments_are_gone_does_not_hold_up_the_others(
+    store: ClickHouseStore,
+) -> None:
+    one, two = first_number(1), first_number(2)
+    for segment in (one, two, two + 9):
+        store.append(segment, generated(segment % 7), NO_EVENTS, NO_METRICS)
+    store._clients.command(f"DELETE FROM segments WHERE seg >= {two}")  # as retention does
+    assert store.read({}, 100)[2] == one
+    assert store.read({1: one}, 100)[2] == NOTHING
+
+
 def test_what_one_scored_is_read_by_another(store: ClickHouseStore) -> None:
     batches = {first_number(1): generated(0, 4), first_number(2) + 3: generated(1, 4)}
     for segment, batch in batches.items():
