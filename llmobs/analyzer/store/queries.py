@@ -13,13 +13,14 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from llmobs.analyzer.store.base import Row
 from llmobs.analyzer.store.schema import (
     FAILURE,
     HOUR_OF,
     INFERENCE,
+    MINUTE_OF,
     MODEL,
     MODEL_CALL,
     OF_TRACES,
@@ -52,7 +53,6 @@ Ask: TypeAlias = Callable[[str, Mapping[str, Any]], list[Row]]
 """Runs SQL with bound parameters and returns its rows."""
 
 _MINUTE_NS: Final = 60_000_000_000
-_HOUR_NS: Final = 3_600_000_000_000
 _DAY_NS: Final = 86_400_000_000_000
 _MAX_NS: Final = 2**63 - 1
 # An evaluation carries the clock of whoever judged; an hour is more than clocks differ.
@@ -62,6 +62,11 @@ _MAX_STEPS: Final = 20_000
 _TEXT_LENGTH: Final = 200
 # The newest are looked for in the last 512th of the window first, then in the last 64th …
 _NARROWER: Final = (512, 64, 8, 1)
+
+_NEWEST: Final = "argMax(version, stored_at)"
+"""Version that was stored last: a span that was scored again has several."""
+_FAILS_NOW: Final = f"has(groupArrayIf(version, label = 'fail'), {_NEWEST})"
+"""Condition on the scores of one span, name and target: one of the newest version failed."""
 
 _FILTERS: Final = {
     "service": "service = {service:String}",
@@ -76,8 +81,11 @@ _FILTERS: Final = {
     "error": "status = 2",
     "text": "(positionCaseInsensitiveUTF8(input_text, {text:String}) > 0"
     " OR positionCaseInsensitiveUTF8(output_text, {text:String}) > 0)",
-    "flag": "(trace_id, span_id) IN (SELECT trace_id, span_id FROM scores"
-    " WHERE name = {flag:String} AND label = 'fail' AND {window})",
+    "flag": f"""(trace_id, span_id) IN (SELECT trace_id, span_id FROM scores
+      WHERE name = {{flag:String}} AND {{window}} AND (trace_id, span_id) IN (
+        SELECT trace_id, span_id FROM scores
+        WHERE name = {{flag:String}} AND label = 'fail' AND {{window}})
+      GROUP BY trace_id, span_id, target HAVING {_FAILS_NOW})""",
 }
 _IN_MINUTES: Final = frozenset(
     {"service", "environment", "feature", "provider", "operation", "model", "error"}
@@ -85,8 +93,10 @@ _IN_MINUTES: Final = frozenset(
 """Filters that the minute roll-up can answer."""
 _IN_HOURS: Final = frozenset({"service", "environment", "feature", "session_id", "user_id"})
 """Filters that the hours of sessions can answer; each is the name of a column."""
+_SUMMED_BY: Final = {"spans": (HOUR_OF, 3600), "scores": (MINUTE_OF, 60)}
+"""What the projections of a table group by, and its length in s."""
 _IN_SCORES: Final = frozenset({"service", "environment", "feature", "session_id"})
-_IN_SCORE_HOURS: Final = frozenset({"service", "environment", "feature"})
+_IN_SCORE_MINUTES: Final = frozenset({"service", "environment", "feature"})
 
 _GROUPS: Final = {
     "service": "service",
@@ -343,11 +353,11 @@ def _find_sessions(
 ) -> list[Row]:
     """Return the ids of sessions, first things first."""
     keys = "session_id AS id"
-    rows, bound = _in_hours("spans", keys, _HOUR_SUMS, window, {}, _IN_HOURS)
+    rows, bound = _summed("spans", keys, _HOUR_SUMS, window, {}, _IN_HOURS)
     chosen = ""
     if any(value is not None for value in filters.values()):
         # A filter chooses sessions; their totals are of the whole session all the same.
-        fitting, of_filters = _in_hours("spans", keys, "", window, filters, _IN_HOURS)
+        fitting, of_filters = _summed("spans", keys, "", window, filters, _IN_HOURS)
         chosen = f"AND id IN (SELECT id FROM {fitting})"
         bound |= of_filters
     return ask(
@@ -359,7 +369,7 @@ def _find_sessions(
 
 def _first_ns(ask: Ask, ids: Sequence[str], since_ns: int, until_ns: int) -> int:
     """Return when the first of some sessions began within a window."""
-    rows, bound = _in_hours(
+    rows, bound = _summed(
         "spans", "session_id AS id", _HOUR_SUMS, (since_ns, until_ns), {}, _IN_HOURS
     )
     (row,) = ask(
@@ -519,7 +529,9 @@ def trace(ask: Ask, trace_id: str) -> list[Row]:
     )
     scores = ask(
         f"""SELECT lower(hex(span_id)) AS span, name, target, value, label, explanation, version
-        FROM scores WHERE {where} ORDER BY name, target, version LIMIT {_MAX_LIMIT}""",
+        FROM (SELECT *, {_NEWEST} OVER (PARTITION BY span_id, name, target) AS newest
+          FROM scores WHERE {where})
+        WHERE version = newest ORDER BY name, target LIMIT {_MAX_LIMIT}""",
         bound,
     )
     events = ask(
@@ -572,7 +584,7 @@ def cost(ask: Ask, since_ns: int, until_ns: int, by: str) -> list[Row]:
 
 def _cost_in_hours(ask: Ask, since_ns: int, until_ns: int, by: str) -> list[Row]:
     window = (since_ns, until_ns)
-    rows, bound = _in_hours("spans", f"{by} AS key", _HOUR_SUMS, window, {}, _IN_HOURS)
+    rows, bound = _summed("spans", f"{by} AS key", _HOUR_SUMS, window, {}, _IN_HOURS)
     sums = ("calls", "errors", "cost_usd", "unpriced_calls", "input_tokens", "output_tokens")
     found = ask(
         f"""SELECT key, {", ".join(f"sum({name}) AS {name}" for name in sums)}, sum(n_billed) AS n
@@ -705,22 +717,23 @@ def _breakdowns(ask: Ask, source: _Source) -> list[Row]:
     )
 
 
-def _in_hours(
-    table: str,
+def _summed(
+    table: Literal["spans", "scores"],
     keys: str,
     sums: str,
     window: tuple[int, int],
     filters: Mapping[str, str | None],
     known: frozenset[str],
 ) -> tuple[str, dict[str, Any]]:
-    """Return rows of `keys` and `sums`: whole hours from a projection, the ends from the table.
+    """Return rows of `keys` and `sums`: what is whole from a projection, the ends from the table.
 
     The engine takes the projection by itself, part by part, where all of a question's
     expressions stand in it as they stand here; where it has none it reads the table. A key can
     come twice: it is for the caller to group again.
 
     Args:
-        table: ``spans`` or ``scores``.
+        table: ``spans`` are summed up by the hour, ``scores`` by the minute: of these there are
+            many times more, and few kinds.
         keys: Expressions of the projection's keys, with the names they get.
         sums: Sums of the projection, with the names they get; "" for none.
         window: Begin and end.
@@ -734,22 +747,24 @@ def _in_hours(
     columns = ", ".join(filter(None, (keys, sums)))
     groups = ", ".join(key.rpartition(" AS ")[0] or key for key in keys.split(", "))
     given = {name for name, value in filters.items() if value is not None}
-    first, last = -(-bound["since"] // _HOUR_NS), bound["until"] // _HOUR_NS
+    unit, unit_s = _SUMMED_BY[table]
+    unit_ns = unit_s * 10**9
+    first, last = -(-bound["since"] // unit_ns), bound["until"] // unit_ns
     if first >= last or not given <= known:
         return f"(SELECT {columns} FROM {table} WHERE {where} GROUP BY {groups})", bound
     condition, _ = _conditions(filters)
     return (
         f"""(
           SELECT {columns} FROM {table}
-          WHERE {HOUR_OF} >= {{first_hour:Int64}} AND {HOUR_OF} < {{last_hour:Int64}}
+          WHERE {unit} >= {{first_whole:Int64}} AND {unit} < {{last_whole:Int64}}
             AND {condition}
           GROUP BY {groups}
           UNION ALL
           SELECT {columns} FROM {table}
-          WHERE {where} AND (ts < toDateTime64({{first_hour:Int64}} * 3600, 9, 'UTC')
-            OR ts >= toDateTime64({{last_hour:Int64}} * 3600, 9, 'UTC'))
+          WHERE {where} AND (ts < toDateTime64({{first_whole:Int64}} * {unit_s}, 9, 'UTC')
+            OR ts >= toDateTime64({{last_whole:Int64}} * {unit_s}, 9, 'UTC'))
           GROUP BY {groups})""",
-        {**bound, "first_hour": first, "last_hour": last},
+        {**bound, "first_whole": first, "last_whole": last},
     )
 
 
@@ -760,7 +775,7 @@ def _people(ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str | 
     """
     found = {}
     for name, column in (("sessions", "session_id"), ("users", "user_id")):
-        rows, bound = _in_hours(
+        rows, bound = _summed(
             "spans", f"cityHash64({column}) AS id", "", (since_ns, until_ns), filters, _IN_HOURS
         )
         (row,) = ask(
@@ -785,16 +800,16 @@ def _group(row: Row) -> Row:
 def _score_totals(
     ask: Ask, since_ns: int, until_ns: int, filters: Mapping[str, str | None]
 ) -> list[Row]:
-    """Sum up each score over its newest version: versions are never mixed."""
+    """Sum up each score over the version that was stored last: versions are never mixed."""
     given = {name: value for name, value in filters.items() if value is not None}
     window = (since_ns, until_ns)
     keys = "name, target, version"
     sums = (
-        "max(ts) AS last, count() AS n, countIf(isNaN(value)) AS n_nan, "
+        "count() AS n, countIf(isNaN(value)) AS n_nan, "
         "sumIf(value, NOT isNaN(value)) AS total, countIf(label = 'fail') AS n_fail"
     )
     if set(given) <= _IN_SCORES:
-        rows, bound = _in_hours("scores", keys, sums, window, given, _IN_SCORE_HOURS)
+        rows, bound = _summed("scores", keys, sums, window, given, _IN_SCORE_MINUTES)
     else:
         here, bound = _where(*window, {name: given[name] for name in given if name in _IN_SCORES})
         spans, of_spans = _where(*window, given)
@@ -803,14 +818,40 @@ def _score_totals(
           WHERE {here} AND (trace_id, span_id) IN (
             SELECT trace_id, span_id FROM spans WHERE {spans})
           GROUP BY {keys})"""
-    return ask(
-        f"""SELECT name, target, sum(n) AS n, sum(total) / (sum(n) - sum(n_nan)) AS mean,
+    totals = ask(
+        f"""SELECT {keys}, sum(n) AS n, sum(total) / (sum(n) - sum(n_nan)) AS mean,
           sum(n_fail) / sum(n) AS fail_ratio, sum(n_fail) AS n_fail
         FROM {rows}
-        GROUP BY {keys} ORDER BY name, target, max(last) DESC
-        LIMIT 1 BY name, target""",
+        GROUP BY {keys} ORDER BY {keys}""",
         bound,
     )
+    return _newest(ask, totals, window)
+
+
+def _newest(ask: Ask, totals: Sequence[Row], window: tuple[int, int]) -> list[Row]:
+    """Keep of each name and target one version, and leave out which.
+
+    The projection does not know when a score was stored; where nothing was scored again there
+    is no need to.
+    """
+    versions: dict[tuple[str, str], list[Row]] = {}
+    for row in totals:
+        versions.setdefault((row["name"], row["target"]), []).append(row)
+    several = sorted({name for (name, _), rows in versions.items() if len(rows) > 1})
+    stored: dict[tuple[str, ...], int] = {}
+    if several:
+        keys = ("name", "target", "version")
+        found = ask(
+            f"""SELECT {", ".join(keys)}, toUnixTimestamp(max(stored_at)) AS at FROM scores
+            WHERE name IN {{names:Array(String)}} AND {WINDOW} GROUP BY {", ".join(keys)}""",
+            {"names": several, **_bounds(*window)},
+        )
+        stored = {tuple(row[key] for key in keys): row["at"] for row in found}
+    newest = [
+        max(rows, key=lambda row: stored.get((row["name"], row["target"], row["version"]), 0))
+        for rows in versions.values()
+    ]
+    return [{key: value for key, value in row.items() if key != "version"} for row in newest]
 
 
 def _flags(ask: Ask, key: str, starts: Mapping[str, int]) -> dict[str, list[str]]:
@@ -826,9 +867,10 @@ def _flags(ask: Ask, key: str, starts: Mapping[str, int]) -> dict[str, list[str]
     is_wanted = OF_TRACES if key == "trace_id" else f"{key} IN {{ids:Array(String)}}"
     shown = f"lower(hex({key}))" if key == "trace_id" else key
     rows = ask(
-        f"""SELECT {shown} AS id, arraySort(groupUniqArray(name)) AS flags FROM scores
-        WHERE label = 'fail' AND ts >= fromUnixTimestamp64Nano({{first:Int64}}, 'UTC')
-          AND {is_wanted}
+        f"""SELECT {shown} AS id, arraySort(groupUniqArray(name)) AS flags FROM (
+          SELECT {key}, name FROM scores
+          WHERE ts >= fromUnixTimestamp64Nano({{first:Int64}}, 'UTC') AND {is_wanted}
+          GROUP BY {key}, trace_id, span_id, name, target HAVING {_FAILS_NOW})
         GROUP BY {key}""",
         {"ids": list(starts), "first": max(min(starts.values()) - _CLOCK_SKEW_NS, 0)},
     )

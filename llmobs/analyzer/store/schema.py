@@ -245,8 +245,8 @@ _WIDE_MERGES: Final = "merge_selector_base = 10"
 _IX_TRACE: Final = "INDEX ix_trace trace_id TYPE bloom_filter(0.001) GRANULARITY 1"
 # A hundred sessions are looked for at once: each may be wrong about a granule.
 _IX_SESSION: Final = "INDEX ix_session session_id TYPE bloom_filter(0.001) GRANULARITY 1"
-# What the page asks of a day, in an hour's rows and not in every span: the engine keeps them in
-# each part beside the rows that they sum up, so nothing can come apart.
+# What the page asks of a day, in rows of an hour or a minute and not of every span: the engine
+# keeps them in each part beside the rows that they sum up, so nothing can come apart.
 _SESSION_HOURS: Final = f"""PROJECTION session_hours (
     SELECT {HOUR_OF}, session_id, user_id, service, environment, feature,
       min(ts), max(ts),
@@ -258,11 +258,11 @@ _SESSION_HOURS: Final = f"""PROJECTION session_hours (
       sumIf(weight * input_tokens, {MODEL_CALL}),
       sumIf(weight * output_tokens, {MODEL_CALL})
     GROUP BY {HOUR_OF}, session_id, user_id, service, environment, feature)"""
-_SCORE_HOURS: Final = f"""PROJECTION score_hours (
-    SELECT {HOUR_OF}, name, target, version, service, environment, feature,
+_SCORE_MINUTES: Final = f"""PROJECTION score_minutes (
+    SELECT {MINUTE_OF}, name, target, version, service, environment, feature,
       max(ts), count(), countIf(isNaN(value)), sumIf(value, NOT isNaN(value)),
       countIf(label = 'fail')
-    GROUP BY {HOUR_OF}, name, target, version, service, environment, feature)"""
+    GROUP BY {MINUTE_OF}, name, target, version, service, environment, feature)"""
 # Finds a window of time across services without their help.
 _IX_TS: Final = "INDEX ix_ts ts TYPE minmax GRANULARITY 1"
 
@@ -429,7 +429,7 @@ _MIGRATIONS: Final[tuple[tuple[Definition, ...], ...]] = (
         _table(
             "spans", SPAN_SCHEMA, "(service, ts)", _IX_TRACE, _IX_SESSION, _IX_TS, _SESSION_HOURS
         ),
-        _table("scores", SCORE_SCHEMA, "(name, ts)", _IX_TRACE, _IX_SESSION, _SCORE_HOURS),
+        _table("scores", SCORE_SCHEMA, "(name, ts)", _IX_TRACE, _IX_SESSION, _SCORE_MINUTES),
         _table("events", EVENT_SCHEMA, "(service, ts)", _IX_TRACE),
         _table("metric_points", METRIC_SCHEMA, "(name, service, ts)"),
         _SEGMENTS,

@@ -178,7 +178,7 @@ def test_failures_are_told_apart_by_their_reason(
         assert totals["calls"] == len(failed)
 
 
-def test_whole_hours_are_read_from_their_sums(store: ClickHouseStore) -> None:
+def test_what_is_whole_is_read_from_its_sums(store: ClickHouseStore) -> None:
     asked: list[tuple[str, Mapping[str, Any]]] = []
     ask = store._clients.ask
 
@@ -193,8 +193,8 @@ def test_whole_hours_are_read_from_their_sums(store: ClickHouseStore) -> None:
         store.cost(*WINDOWS[1], "user_id")
     finally:
         store._clients.ask = ask  # type: ignore[method-assign]
-    by_hour = [(sql, bound) for sql, bound in asked if "first_hour" in sql]
-    assert len(by_hour) == 6  # sessions, users, scores; which sessions, their begin; users' cost
-    for sql, bound in by_hour:
+    summed = [(sql, bound) for sql, bound in asked if "first_whole" in sql]
+    assert len(summed) == 6  # sessions, users, scores; which sessions, their begin; users' cost
+    for sql, bound in summed:
         plan = " ".join(row["explain"] for row in ask(f"EXPLAIN {sql}", bound))
-        assert "(session_hours)" in plan or "(score_hours)" in plan, sql
+        assert "(session_hours)" in plan or "(score_minutes)" in plan, sql

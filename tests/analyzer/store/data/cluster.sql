@@ -89,11 +89,11 @@ CREATE TABLE IF NOT EXISTS scores_local ON CLUSTER 'prod' (
   INDEX ix_seg seg TYPE minmax GRANULARITY 1,
   INDEX ix_trace trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
   INDEX ix_session session_id TYPE bloom_filter(0.001) GRANULARITY 1,
-  PROJECTION score_hours (
-    SELECT intDiv(toUnixTimestamp64Nano(ts), 3600000000000), name, target, version, service, environment, feature,
+  PROJECTION score_minutes (
+    SELECT intDiv(toUnixTimestamp64Nano(ts), 60000000000), name, target, version, service, environment, feature,
       max(ts), count(), countIf(isNaN(value)), sumIf(value, NOT isNaN(value)),
       countIf(label = 'fail')
-    GROUP BY intDiv(toUnixTimestamp64Nano(ts), 3600000000000), name, target, version, service, environment, feature)
+    GROUP BY intDiv(toUnixTimestamp64Nano(ts), 60000000000), name, target, version, service, environment, feature)
 ) ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/{database}/scores', '{replica}') PARTITION BY toDate(stored_at) ORDER BY (name, ts)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 1000, default_compression_codec = 'ZSTD(1)', min_bytes_for_wide_part = 134217728, merge_selector_base = 10, ttl_only_drop_parts = 1, index_granularity = 2048, lightweight_mutation_projection_mode = 'rebuild';
 
