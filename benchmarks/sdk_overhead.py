@@ -3,12 +3,14 @@
 Each measurement is a process of its own; the two systems take turns, round by round, so that a
 neighbour's load falls on both. Both send over OTLP/HTTP, by the same exporter, to one local sink in
 a process of its own. The bare span carries 15 attributes that the application writes by hand; the
-decorated call gives the same facts, and metrics besides.
+decorated call gives the same facts as a span, with the content on an event, and as metrics.
 
 - paced: one call every 2 ms, caches cold as in a service. p50 and p99 are wall time of the calling
   thread around the call; CPU is the whole process's, all threads, from the first call to the end of
   a flush, less that of the same loop without telemetry.
 - burst: calls back to back; p50 of the calling thread.
+- memory: what one call allocates that still stands when it is over, while it waits to be sent, in
+  bytes and in blocks of the allocator.
 
 Ratios are medians over the rounds. Run: ``python benchmarks/sdk_overhead.py [--json]``.
 """
@@ -22,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 import urllib.request
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,13 +44,16 @@ RESPONSE: dict[str, Any] = {
 }
 RATE = 500.0
 WARM_UP = 300
+N_WAITING = 200
 
 
 def sink() -> None:
     """Take any POST, and count the spans when asked, which is after the timed part."""
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     bodies: list[bytes] = []
+    events: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -57,6 +63,8 @@ def sink() -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.path == "/v1/traces":
                 bodies.append(body)
+            if self.path == "/v1/logs":
+                events.append(body)
             self.answer(b"")
 
         def do_GET(self) -> None:
@@ -66,8 +74,15 @@ def sink() -> None:
                 for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans
                 for of_scope in of_resource.scope_spans
             )
+            n_events = sum(
+                len(of_scope.log_records)
+                for body in events
+                for of_resource in ExportLogsServiceRequest.FromString(body).resource_logs
+                for of_scope in of_resource.scope_logs
+            )
             bodies.clear()
-            self.answer(str(n_spans).encode())
+            events.clear()
+            self.answer(f"{n_spans} {n_events}".encode())
 
         def answer(self, body: bytes) -> None:
             self.send_response(200)
@@ -158,7 +173,7 @@ def otel(endpoint: str) -> tuple[Call, Flush]:
 def llmobs(endpoint: str) -> tuple[Call, Flush]:
     import llmobs as sdk
 
-    sdk.init("bench", endpoint=endpoint, capture_content="full")
+    sdk.init("bench", endpoint=endpoint, capture_content="full", content_place="event")
     sdk.session("conv-5f2c").__enter__()
 
     @sdk.observe(
@@ -198,6 +213,19 @@ def timed(call: Call, n_calls: int, rate: float) -> list[int]:
     return out
 
 
+def allocated(call: Call) -> tuple[float, float]:
+    """Return bytes and blocks that a call leaves behind, of fewer calls than a batch takes."""
+    gc.collect()
+    tracemalloc.start()
+    n_bytes, n_blocks = tracemalloc.get_traced_memory()[0], sys.getallocatedblocks()
+    for _ in range(N_WAITING):
+        call()
+    n_bytes = tracemalloc.get_traced_memory()[0] - n_bytes
+    n_blocks = sys.getallocatedblocks() - n_blocks
+    tracemalloc.stop()
+    return n_bytes / N_WAITING, n_blocks / N_WAITING
+
+
 def quantile_us(durations_ns: list[int], share: float) -> float:
     ordered = sorted(durations_ns)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] / 1e3
@@ -214,7 +242,11 @@ def measure(system: str, endpoint: str, n_paced: int, n_burst: int) -> dict[str,
     cpu_us = (time.process_time() - cpu_s) / n_paced * 1e6
     burst = timed(call, n_burst, 0)
     flush()
+    n_bytes, n_blocks = allocated(call)
+    flush()
     return {
+        "alloc_bytes": n_bytes,
+        "alloc_blocks": n_blocks,
         "p50_us": quantile_us(paced, 0.5),
         "p99_us": quantile_us(paced, 0.99),
         "cpu_us": cpu_us,
@@ -229,9 +261,10 @@ def run_worker(system: str, endpoint: str, n_paced: int, n_burst: int) -> dict[s
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result: dict[str, float] = json.loads(out.splitlines()[-1])
     with urllib.request.urlopen(endpoint, timeout=30) as answer:
-        n_arrived = int(answer.read())
-    n_sent = 0 if system == "nothing" else WARM_UP + n_paced + n_burst
-    result["arrived_ratio"] = n_arrived / n_sent if n_sent else 1.0
+        n_spans, n_events = map(int, answer.read().split())
+    n_sent = 0 if system == "nothing" else WARM_UP + n_paced + n_burst + N_WAITING
+    result["arrived_ratio"] = n_spans / n_sent if n_sent else 1.0
+    result["events_ratio"] = n_events / n_sent if n_sent else 1.0
     return result
 
 
@@ -257,7 +290,11 @@ def compare(rounds: list[dict[str, dict[str, float]]]) -> dict[str, float]:
         "otel_p99_us": statistics.median(r["otel"]["p99_us"] for r in rounds),
         "otel_cpu_us": statistics.median(less_idle(r, "otel") for r in rounds),
         "arrived_ratio": min(r["llmobs"]["arrived_ratio"] for r in rounds),
+        "events_ratio": min(r["llmobs"]["events_ratio"] for r in rounds),
     }
+    for system in ("llmobs", "otel"):
+        for name in ("alloc_bytes", "alloc_blocks"):
+            out[f"{system}_{name}"] = statistics.median(r[system][name] for r in rounds)
     return {name: round(value, 3) for name, value in out.items()}
 
 
@@ -265,7 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="print one JSON object as last line")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--paced", type=int, default=800, help="calls at 500 a second")
+    parser.add_argument("--paced", type=int, default=2_000, help="calls at 500 a second")
     parser.add_argument("--burst", type=int, default=3_000, help="calls back to back")
     parser.add_argument("--worker", choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--sink", action="store_true", help=argparse.SUPPRESS)

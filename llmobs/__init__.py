@@ -10,7 +10,8 @@
     def ask(prompt: str) -> str: ...
 
 The names of the SDK are here, and are loaded when first used: the analyzer, the command line
-and others who import a part of the package never load it.
+and others who import a part of the package never load it. ``scorer`` and ``Verdict``, for scores
+of one's own, need the server's packages; so ``__all__``, what ``import *`` loads, leaves them out.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from llmobs.analyzer.score.own import Verdict as Verdict
+    from llmobs.analyzer.score.own import scorer as scorer
     from llmobs.sdk.configure import Status, flush, init, shutdown, status
     from llmobs.sdk.context import Handle, Ids, current, current_ids, session, span, trace_id
     from llmobs.sdk.feedback import feedback
+    from llmobs.sdk.instrument import instrument, uninstrument
     from llmobs.sdk.observe import observe
     from llmobs.sdk.usage import Usage
 
@@ -35,30 +39,36 @@ __all__ = [
     "feedback",
     "flush",
     "init",
+    "instrument",
     "observe",
     "session",
     "shutdown",
     "span",
     "status",
     "trace_id",
+    "uninstrument",
 ]
 
 _HOMES: Final = {
-    "Handle": "context",
-    "Ids": "context",
-    "Status": "configure",
-    "Usage": "usage",
-    "current": "context",
-    "current_ids": "context",
-    "feedback": "feedback",
-    "flush": "configure",
-    "init": "configure",
-    "observe": "observe",
-    "session": "context",
-    "shutdown": "configure",
-    "span": "context",
-    "status": "configure",
-    "trace_id": "context",
+    "Handle": "sdk.context",
+    "Ids": "sdk.context",
+    "Status": "sdk.configure",
+    "Usage": "sdk.usage",
+    "Verdict": "analyzer.score.own",
+    "current": "sdk.context",
+    "current_ids": "sdk.context",
+    "feedback": "sdk.feedback",
+    "flush": "sdk.configure",
+    "init": "sdk.configure",
+    "instrument": "sdk.instrument",
+    "observe": "sdk.observe",
+    "scorer": "analyzer.score.own",
+    "session": "sdk.context",
+    "shutdown": "sdk.configure",
+    "span": "sdk.context",
+    "status": "sdk.configure",
+    "trace_id": "sdk.context",
+    "uninstrument": "sdk.instrument",
 }
 
 
@@ -66,10 +76,19 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"llmobs.sdk.{home}"), name)
+    try:
+        value = getattr(import_module(f"llmobs.{home}"), name)
+    except ModuleNotFoundError as error:
+        if home.startswith("sdk.") or (error.name or "").startswith("llmobs"):
+            raise
+        raise ModuleNotFoundError(
+            f"llmobs.{name} needs the server's packages ({error.name} is missing): "
+            "pip install 'llmobs[server]'",
+            name=error.name,
+        ) from error
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})

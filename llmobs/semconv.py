@@ -125,9 +125,20 @@ LLMOBS_OUTPUT_CHARACTERS: Final = "llmobs.output.characters"
 LLMOBS_SEQUENCE: Final = "llmobs.sequence"
 """Number of the span within its process, from 0; gaps are spans that were lost."""
 LLMOBS_PROCESS_ID: Final = "llmobs.process.id"
+"""Random, one per process, another after a fork: the stream that `LLMOBS_SEQUENCE` counts in."""
+LLMOBS_KIND: Final = "llmobs.kind"
+"""``rerank`` or ``batch``: calls that the conventions have no operation of their own for."""
+LLMOBS_BATCH_SIZE: Final = "llmobs.batch.size"
+"""Results of a batch that one span stands for; its usage is their sum."""
+LLMOBS_ATTEMPTS: Final = "llmobs.attempts"
+"""Tries that one call took: the client's own, or those that the application counted."""
 LLMOBS_USAGE_ESTIMATED: Final = "llmobs.usage.estimated"
 LLMOBS_FEEDBACK_SOURCE: Final = "llmobs.feedback.source"
 LLMOBS_EVALUATION_VERSION: Final = "llmobs.evaluation.version"
+LLMOBS_EVALUATION_TARGET: Final = "llmobs.evaluation.target"
+LLMOBS_EVALUATION_SOURCE: Final = "llmobs.evaluation.source"
+EVALUATION_SOURCE_ANALYZER: Final = "analyzer"
+"""Value of `LLMOBS_EVALUATION_SOURCE`: the analyzer's own score, stored before it was sent."""
 
 # Events (log records; the name is in the record's event_name).
 EVENT_GEN_AI_CLIENT_INFERENCE_OPERATION_DETAILS: Final = "gen_ai.client.inference.operation.details"
@@ -221,6 +232,7 @@ BUCKETS_TOKENS: Final = (
     67108864,
 )
 BUCKETS_WORKFLOW_S: Final = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+BUCKETS_MCP_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 BUCKETS_CALLS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 BUCKETS_AGENT_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6)
 
@@ -236,6 +248,8 @@ OPERATION_INVOKE_AGENT: Final = "invoke_agent"
 OPERATION_EXECUTE_TOOL: Final = "execute_tool"
 OPERATION_INVOKE_WORKFLOW: Final = "invoke_workflow"
 OPERATION_PLAN: Final = "plan"
+
+MCP_METHOD_TOOLS_CALL: Final = "tools/call"
 
 INFERENCE_OPERATIONS: Final = frozenset({"chat", "generate_content", "text_completion"})
 """Operations that ask a model for an answer: what is scored, and counted as a *call*."""

@@ -58,8 +58,8 @@ class ArgumentReader:
         # The object or class that a method is called on is no argument of the call.
         self._n_bound = 1 if self._names and self._names[0] in {"self", "cls"} else 0
         self._takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters) or not parameters
-        self._has_request = kind in {"chat", "embeddings", "retrieval"}
-        self._shows_all = kind == "tool"
+        self._has_request = kind in {"chat", "embeddings", "retrieval", "rerank"}
+        self._shows_all = kind in {"tool", "mcp"}
         self._snapshot = pack if kind == "chat" else freeze
         found = {p.name: self._find(p) for p in parameters if p.kind is not p.VAR_KEYWORD}
         self._request = [p for name, p in found.items() if name in REQUEST_NAMES]

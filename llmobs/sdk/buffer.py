@@ -51,13 +51,19 @@ class Buffer:
         self._numbers = itertools.count()
         self._foreign = itertools.count()
         self._full = itertools.count()
-        self._lost: dict[str, int] = {}  # by the sender alone
+        self._lost: dict[str, int] = {}
+        self._losing = threading.Lock()  # between the threads that send
         self._told: dict[str, int] = {}
         # Called by the first `put` after a fork: a child has no sender before it needs one.
         self.on_first_put: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether as much waits as the sender is woken for."""
+        return len(self._items) >= max(self._wake_items, 1) or self._n_bytes > self._wake_bytes
 
     @property
     def n_numbered(self) -> int:
@@ -122,7 +128,8 @@ class Buffer:
 
     def drop(self, reason: str, n_items: int = 1) -> None:
         """Count items that were taken and are lost."""
-        self._lost[reason] = self._lost.get(reason, 0) + n_items
+        with self._losing:
+            self._lost[reason] = self._lost.get(reason, 0) + n_items
 
     def report_losses(self) -> None:
         """Say what was lost since this was said last, once a minute."""

@@ -23,12 +23,14 @@ from llmobs import semconv
 from llmobs.errors import ConfigurationError
 from llmobs.sdk import runtime as process
 from llmobs.sdk.content import CONTENT_MODES, ContentMode
-from llmobs.sdk.export import Sender, import_exporters
+from llmobs.sdk.export import Sender
+from llmobs.sdk.exporters import import_exporters
 from llmobs.sdk.foreign import ForeignEvents, ForeignSpans
 from llmobs.sdk.guarded import guarded, n_faults, report
-from llmobs.sdk.instrument import CAPTURE_VARIABLE, instrument
+from llmobs.sdk.instrument import CAPTURE_VARIABLE, activate
 from llmobs.sdk.runtime import Names, Place, Protocol, Runtime, Settings
 from llmobs.sdk.sampling import RecordAll, sampler_from
+from llmobs.sdk.spool import is_supported
 
 __all__ = ["Status", "flush", "init", "shutdown", "status"]
 
@@ -67,8 +69,10 @@ class Status:
         events_exported: Events that the receiver has taken.
         dropped: Spans and events that were lost, by reason: ``queue_full``, ``refused`` (the
             receiver refused the bytes), ``not_taken`` (it was away for too long),
-            ``not_describable``.
+            ``not_describable``, ``spool_full`` (there was no more room on disk) or
+            ``spool_unreadable``.
         waiting: Spans and events in the queue.
+        spooled: Spans and events on disk, those that dead processes have left included.
         faults: Steps of ours that failed and were kept from the application.
     """
 
@@ -78,6 +82,7 @@ class Status:
     events_exported: int
     dropped: Mapping[str, int]
     waiting: int
+    spooled: int
     faults: int
 
 
@@ -104,6 +109,8 @@ def init(
     retry_s: float = 300.0,
     flush_timeout_s: float = 3.0,
     max_characters: int = 100_000,
+    spool: str | os.PathLike[str] | None = None,
+    spool_max_bytes: int | None = None,
 ) -> None:
     """Begin to record. What is not given comes from the standard ``OTEL_*`` variables.
 
@@ -127,8 +134,7 @@ def init(
             the text is withheld.
         headers: Sent with every request, such as ``{"authorization": "Bearer …"}``.
         protocol: ``http/protobuf`` (default) or ``grpc``; else ``OTEL_EXPORTER_OTLP_PROTOCOL``.
-        instrument: ``auto`` switches on the official instrumentations that are installed; a list
-            names others.
+        instrument: ``auto`` switches on what `llmobs.instrument` does; a list names others.
         sample_ratio: Share of the traces that are kept, in [0, 1]; metrics count all. Else
             ``OTEL_TRACES_SAMPLER``.
         names: Names of metrics: the conventions' current, or those of released instrumentations.
@@ -142,6 +148,11 @@ def init(
         retry_s: How long a batch is tried again while the receiver is away.
         flush_timeout_s: By how much the process's end may be delayed at most.
         max_characters: Longest text that is sent.
+        spool: Folder in which requests wait until the receiver has taken them, so that neither
+            an outage nor a kill loses them; processes may share it. Else ``LLMOBS_SPOOL``, else
+            they wait in memory. For OTLP over HTTP, and not on Windows.
+        spool_max_bytes: Disk space for it, of all processes together; the oldest goes first. Else
+            ``LLMOBS_SPOOL_MAX_BYTES``, else 256 MB.
 
     Raises:
         ConfigurationError: An argument is not one of its values, or the endpoint is no URL.
@@ -169,6 +180,8 @@ def init(
         flush_timeout_s=flush_timeout_s,
         max_characters=max_characters,
         foreign=foreign,
+        spool=_spool(spool, protocol or _protocol()),
+        spool_max_bytes=spool_max_bytes or int(_number("LLMOBS_SPOOL_MAX_BYTES", 256_000_000)),
     )
     if settings.protocol == "http/protobuf" and "://" not in (endpoint or "://"):
         raise ConfigurationError(f"endpoint is {endpoint!r}; give a URL: http://{endpoint}")
@@ -203,7 +216,7 @@ def init(
 
 def _start_instrumentations(wanted: Literal["auto"] | Sequence[str], settings: Settings) -> None:
     with guarded("instrument"):
-        instrument(wanted, settings)
+        activate(wanted, settings)
 
 
 def _check(
@@ -234,6 +247,16 @@ def _protocol() -> Protocol:
     if said and said not in get_args(Protocol):
         report("protocol unknown, http/protobuf is used", protocol=said)
     return "grpc" if said == "grpc" else "http/protobuf"
+
+
+def _spool(folder: str | os.PathLike[str] | None, protocol: Protocol) -> str | None:
+    wanted = folder or os.environ.get("LLMOBS_SPOOL", "").strip()
+    if not wanted:
+        return None
+    if protocol == "http/protobuf" and is_supported():
+        return os.fspath(wanted)
+    report("no spool: it needs OTLP over HTTP and a POSIX system", protocol=protocol)
+    return None
 
 
 def _number(variable: str, default: float) -> float:
@@ -362,7 +385,7 @@ def status() -> Status:
     """Return what became of the spans since `init`, also after `shutdown`."""
     sender = _here.sender
     if sender is None:
-        return Status(False, 0, 0, 0, {}, 0, n_faults())
+        return Status(False, 0, 0, 0, {}, 0, 0, n_faults())
     buffer = sender.buffer
     return Status(
         active=process.active is not None,
@@ -371,5 +394,6 @@ def status() -> Status:
         events_exported=sender.n_events,
         dropped=dict(buffer.dropped),
         waiting=len(buffer),
+        spooled=sender.n_spooled,
         faults=n_faults(),
     )

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
 from llmobs import semconv
+from llmobs.sdk.media import described_bytes, media_part, without_media
 
 __all__ = [
     "CONTENT_MODES",
@@ -25,6 +26,7 @@ __all__ = [
     "characters",
     "dump",
     "freeze",
+    "freeze_each",
     "from_json",
     "pack",
     "sendable",
@@ -73,6 +75,14 @@ def freeze(value: Any) -> tuple[Any, int]:
     return copier.copy(value, 0), copier.size
 
 
+def freeze_each(value: Any) -> tuple[Any, int]:
+    """Take a snapshot as `freeze` does, of a list whose items may each be as large as allowed."""
+    if not isinstance(value, (list, tuple)):
+        return freeze(value)
+    kept = [freeze(item) for item in value]
+    return [item for item, _ in kept], sum(size for _, size in kept)
+
+
 def pack(value: Any) -> tuple[Any, int]:
     """Take a snapshot as `freeze` does, of what a model is sent or answers: mostly plain and small.
 
@@ -96,7 +106,7 @@ def unpack(value: Any) -> Any:
     # Bytes are nowhere else in a snapshot, and these never left the process.
     data = marshal.loads(value)  # noqa: S302
     # What marshal knows and JSON doesn't, such as a picture's bytes, is left to `freeze`.
-    return data if _is_plain(data, 0) else freeze(data)[0]
+    return data if _is_plain(data, 0) else _Copier(tells_bytes=True).copy(data, 0)
 
 
 def _is_plain(container: Any, depth: int) -> bool:
@@ -117,9 +127,10 @@ def _is_plain(container: Any, depth: int) -> bool:
 
 
 class _Copier:
-    __slots__ = ("n_nodes", "size")
+    __slots__ = ("_tells_bytes", "n_nodes", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells_bytes: bool = False) -> None:
+        self._tells_bytes = tells_bytes  # by their hash: not in the application's threads
         self.n_nodes = 0
         self.size = 0
 
@@ -186,7 +197,7 @@ class _Copier:
         if isinstance(value, (list, tuple, set, frozenset)):
             return self._list(list(value), depth)
         if isinstance(value, (bytes, bytearray, memoryview)):
-            return f"<{len(value)} bytes>"
+            return described_bytes(value) if self._tells_bytes else f"<{len(value)} bytes>"
         if (fields := _fields(value)) is not None:
             return self._dict(fields, depth)
         return f"<{type(value).__name__}>"
@@ -304,8 +315,8 @@ def _part(value: Any) -> dict[str, Any]:
         return {"type": kind, "content": value["content"]}
     if isinstance(thought := value.get("thinking"), str):
         return {"type": "reasoning", "content": thought}
-    part = _tool_part(kind, value) or _media_part(kind, value)
-    return part or {"type": "text", "content": dump(value)}
+    part = _tool_part(kind, value) or media_part(kind, value)
+    return part or {"type": "text", "content": dump(without_media(value))}
 
 
 def _tool_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -333,37 +344,8 @@ def _tool_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
         return {
             "type": "tool_call_response",
             "id": found if isinstance(found, str) else None,
-            "response": next((value[name] for name in names if name in value), None),
+            "response": without_media(next((value[name] for name in names if name in value), None)),
         }
-    return None
-
-
-_MODALITIES: Final = {
-    "image": "image",
-    "audio": "audio",
-    "video": "video",
-    "document": "document",
-    "file": "document",
-}
-
-
-def _media_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
-    image = value.get("image_url")
-    uri = image.get("url") if isinstance(image, dict) else image
-    if isinstance(uri, str):
-        # A picture within the URL is worth megabytes and is of no use to a text monitor.
-        return {
-            "type": "uri",
-            "modality": "image",
-            "uri": uri.partition(",")[0] if uri.startswith("data:") else uri,
-        }
-    if isinstance(kind, str) and kind.removeprefix("input_") in _MODALITIES:
-        return {"type": "media", "modality": _MODALITIES[kind.removeprefix("input_")]}
-    blob = value.get("inline_data") or value.get("inlineData")  # Gemini's
-    if isinstance(blob, dict):
-        mime_type = blob.get("mime_type") or blob.get("mimeType")
-        first = mime_type.partition("/")[0] if isinstance(mime_type, str) else ""
-        return {"type": "media", "modality": _MODALITIES.get(first, "document")}
     return None
 
 

@@ -59,6 +59,9 @@ class Handle:
     def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
         """Do nothing."""
 
+    def attempt(self) -> None:
+        """Do nothing."""
+
     def fail(self, error: BaseException) -> None:
         """Do nothing."""
 

@@ -14,7 +14,7 @@ from llmobs import semconv
 from llmobs.sdk import runtime as process
 from llmobs.sdk.content import Redactor
 from llmobs.sdk.context import current_ids, remembered_session, session_of
-from llmobs.sdk.export import event_record
+from llmobs.sdk.events import event_record
 from llmobs.sdk.foreign import EventItem
 from llmobs.sdk.guarded import guarded, report
 from llmobs.sdk.span import Session

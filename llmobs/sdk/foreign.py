@@ -28,6 +28,7 @@ __all__ = [
     "ForeignEvents",
     "ForeignItem",
     "ForeignSpans",
+    "is_model_span",
     "scrubbed",
     "scrubbed_event",
 ]
@@ -183,6 +184,13 @@ def _model_kind(attributes: Mapping[str, Any]) -> Kind | None:
         return "embeddings"
     found = (kinds.get(attributes.get(name, "")) for name, kinds in _LLM_KINDS.items())
     return next((kind for kind in found if kind is not None), None)
+
+
+def is_model_span(span: object) -> bool:
+    """Return whether a span of another instrumentation stands for a call of a model."""
+    attributes = getattr(span, "attributes", None)
+    is_open = isinstance(span, ReadableSpan) and span.end_time is None
+    return is_open and bool(attributes) and _model_kind(attributes or {}) is not None
 
 
 def _is_genai(attributes: Mapping[str, Any]) -> bool:

@@ -75,12 +75,16 @@ def report(event: str, **facts: object) -> bool:
 
 
 class ExportThreadFilter(logging.Filter):
-    """Silence the exporters' own lines about our batches; `report` tells of them once a minute."""
+    """Silence the exporters' own lines about our batches; `report` tells of them once a minute.
+
+    Args:
+        thread_name: With which the names of our threads begin.
+    """
 
     def __init__(self, thread_name: str) -> None:
         super().__init__()
         self._thread_name = thread_name
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the line may pass: whether another thread than ours wrote it."""
-        return threading.current_thread().name != self._thread_name
+        """Return whether the line may pass: whether no thread of ours wrote it."""
+        return not threading.current_thread().name.startswith(self._thread_name)

@@ -158,6 +158,10 @@ AGENT: Final = _seconds(
     semconv.METRIC_GEN_AI_INVOKE_AGENT_DURATION, "Duration of an agent.", semconv.BUCKETS_AGENT_S
 )
 TOOL: Final = _seconds(semconv.METRIC_GEN_AI_EXECUTE_TOOL_DURATION, "Duration of a tool.")
+MCP: Final = _seconds(
+    semconv.METRIC_MCP_CLIENT_OPERATION_DURATION, "Duration of a request to an MCP server.",
+    semconv.BUCKETS_MCP_S,
+)  # fmt: skip
 AGENT_INFERENCE_CALLS: Final = Instrument(
     semconv.METRIC_GEN_AI_INVOKE_AGENT_INFERENCE_CALLS,
     "{inference_call}",
@@ -179,6 +183,7 @@ _CALL: Final = (
     semconv.SERVER_ADDRESS,
     semconv.SERVER_PORT,
 )
+_MCP: Final = (semconv.MCP_METHOD_NAME, semconv.GEN_AI_TOOL_NAME, semconv.GEN_AI_OPERATION_NAME)
 _MODALITY: Final = (semconv.GEN_AI_TOKEN_MODALITY, semconv.TOKEN_MODALITY_UNKNOWN)
 _OPERATIONS: Final = frozenset({semconv.OPERATION_EMBEDDINGS, semconv.OPERATION_RETRIEVAL})
 
@@ -227,6 +232,8 @@ class Metrics:
         elif operation == semconv.OPERATION_INVOKE_WORKFLOW:
             named = self._pick(attributes, (semconv.GEN_AI_WORKFLOW_NAME,))
             self._add(WORKFLOW, (*named, *_error(attributes)), duration_s)
+        elif semconv.MCP_METHOD_NAME in attributes:
+            self._add(MCP, (*self._pick(attributes, _MCP), *_error(attributes)), duration_s)
         elif operation == semconv.OPERATION_EXECUTE_TOOL:
             names = (semconv.GEN_AI_TOOL_NAME, semconv.GEN_AI_TOOL_TYPE, semconv.GEN_AI_AGENT_NAME)
             named = self._pick(attributes, names)

@@ -16,7 +16,7 @@ from opentelemetry.util.types import AnyValue
 from llmobs.errors import ConfigurationError
 from llmobs.sdk import runtime as process
 from llmobs.sdk.arguments import ArgumentReader
-from llmobs.sdk.content import CONTENT_MODES, ContentMode, freeze, pack
+from llmobs.sdk.content import CONTENT_MODES, ContentMode, freeze, freeze_each, pack
 from llmobs.sdk.guarded import guarded, note_fault
 from llmobs.sdk.runtime import Runtime
 from llmobs.sdk.span import Kind, LiveSpan, Spec, detach, open_span
@@ -77,7 +77,8 @@ def observe(
         function: What is decorated, where the decorator has no arguments.
         kind: What the function is: ``chat`` asks a model and is what tokens and cost are counted
             of; where an instrumented client makes that span within, the function's own steps
-            back and becomes a ``workflow``.
+            back and becomes a ``workflow``. ``batch`` fetches the results of a batch API, whose
+            usage is added up; ``mcp`` calls a tool of an MCP server.
         name: Of the workflow, agent or tool, the data source of a retrieval; by default the
             function's own.
         model: The model asked for, where no argument ``model`` says it.
@@ -136,9 +137,9 @@ class _Observer:
         self._spec = spec
         self._arguments = ArgumentReader(function, spec.kind)
         # Usage and model are no content; they are read whatever is captured.
-        self._reads_all = spec.kind in {"chat", "embeddings"}
+        self._reads_all = spec.kind in {"chat", "batch", "embeddings"}
         self._names_provider = self._reads_all and spec.provider is None
-        self._snapshot = pack if spec.kind == "chat" else freeze
+        self._snapshot = {"chat": pack, "batch": freeze_each}.get(spec.kind, freeze)
 
     def wrapped(self) -> Callable[..., Any]:
         """Return a function of the same kind that does the same under a span."""

@@ -35,6 +35,8 @@ class Settings:
         retry_s: How long a batch that the receiver doesn't take is kept and tried again.
         max_characters: Longest text of content that is sent.
         foreign: Which spans of other instrumentations are sent: those about GenAI, all, or none.
+        spool: Folder for requests that wait for the receiver; None: they wait in memory.
+        spool_max_bytes: Disk space for these, of all processes together.
     """
 
     endpoint: str | None
@@ -53,6 +55,8 @@ class Settings:
     flush_timeout_s: float
     max_characters: int
     foreign: Literal["genai", "all", "off"]
+    spool: str | None = None
+    spool_max_bytes: int = 0
 
 
 class Runtime:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import Token
 from dataclasses import dataclass, field
 from time import perf_counter_ns, time_ns
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
@@ -22,19 +22,37 @@ from llmobs import semconv
 from llmobs.sdk.content import LONGEST_SECRET, ContentMode, freeze
 from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Runtime, Settings
+from llmobs.sdk.usage import Answer
 
-__all__ = ["Call", "Failure", "Kind", "LiveSpan", "Session", "Spec", "detach", "open_span"]
+__all__ = [
+    "Call",
+    "Failure",
+    "Kind",
+    "LiveSpan",
+    "Reading",
+    "Session",
+    "Spec",
+    "detach",
+    "open_span",
+]
 
-Kind: TypeAlias = Literal["workflow", "agent", "tool", "chat", "embeddings", "retrieval"]
+Kind: TypeAlias = Literal[
+    "workflow", "agent", "tool", "mcp", "chat", "batch", "embeddings", "retrieval", "rerank"
+]
 
 OPERATIONS: Final[Mapping[str, str]] = {
     "workflow": semconv.OPERATION_INVOKE_WORKFLOW,
     "agent": semconv.OPERATION_INVOKE_AGENT,
     "tool": semconv.OPERATION_EXECUTE_TOOL,
+    "mcp": semconv.OPERATION_EXECUTE_TOOL,
     "chat": semconv.OPERATION_CHAT,
+    "batch": semconv.OPERATION_CHAT,
     "embeddings": semconv.OPERATION_EMBEDDINGS,
     "retrieval": semconv.OPERATION_RETRIEVAL,
+    "rerank": semconv.OPERATION_RETRIEVAL,
 }
+# Kinds of call that leave the process: for a model, a store or a tool's server.
+CLIENT_KINDS: Final = frozenset({"chat", "batch", "embeddings", "retrieval", "rerank", "mcp"})
 
 # The key under which OpenTelemetry keeps the current span, learned through its public door.
 SPAN_KEY: Final = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
@@ -48,9 +66,10 @@ _SPAN_BYTES: Final = 1_000  # what a span weighs in memory beside its content, a
 _MAX_ATTRIBUTES: Final = 128
 _MAX_FRAMES: Final = 32
 # What of a span serves nobody once it has been sent.
-_SENT: Final = (
-    "agent", "attributes", "chunk_ns", "chunks", "events", "links", "outer", "output", "updates",
-)  # fmt: skip
+_SENT: Final = frozenset({
+    "agent", "answer", "attributes", "chunk_ns", "chunks", "events", "facts", "links", "outer",
+    "output", "reading", "updates",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +110,7 @@ class Spec:
     @property
     def is_client(self) -> bool:
         """Whether the call goes to a model or a store rather than within the process."""
-        return self.kind in {"chat", "embeddings", "retrieval"}
+        return self.kind in CLIENT_KINDS
 
 
 @dataclass(slots=True)
@@ -153,6 +172,13 @@ class Failure:
         return "Traceback (most recent call last):\n" + "".join(summary.format()).rstrip()
 
 
+class Reading(Protocol):
+    """What an integration has kept of a client's call, to be read off the hot path."""
+
+    def read(self, span: LiveSpan) -> None:
+        """Set ``call``, ``answer``, ``facts`` and ``chunk_ns`` of the finished span."""
+
+
 class LiveSpan(trace.Span):
     """A span of ours while it runs, and its snapshot once it has ended.
 
@@ -164,14 +190,18 @@ class LiveSpan(trace.Span):
     # slots, and an object's own dict is not made before it is needed.
     _context: SpanContext | None = None
     agent: LiveSpan | None = None
+    answer: Answer | None = None  # where an integration has read it
     attributes: dict[str, AnyValue] | None = None
     chunks: list[Any] | None = None
     chunk_ns: list[int] | None = None
+    covers_clients = False  # clients that the call goes through make no span of their own
     end_ns = 0
     events: list[tuple[str, int, Mapping[str, AnyValue]]] | None = None
+    facts: Mapping[str, AnyValue] | None = None  # attributes that hold nothing of anybody's
     failure: Failure | None = None
     has_model_child = False
     links: list[tuple[SpanContext, Mapping[str, AnyValue]]] | None = None
+    n_attempts = 0
     n_inference_calls = 0
     n_tool_calls = 0
     other_name: str | None = None
@@ -180,6 +210,7 @@ class LiveSpan(trace.Span):
     parent_id = 0  # 0: a root
     parent_is_remote = False
     provider: str | None = None
+    reading: Reading | None = None
     sequence = -1
     session: Session | None = None
     trace_state: TraceState | None = None
@@ -281,6 +312,17 @@ class LiveSpan(trace.Span):
         if attributes:
             self.set_attributes(attributes)
 
+    def attempt(self) -> None:
+        """Count one try of a call that may take several; the span stands for all of them.
+
+        Called before each, from the loop or from a library's hook::
+
+            @llmobs.observe(kind="chat")
+            @tenacity.retry(before=lambda _: llmobs.current().attempt())
+            def ask(prompt): ...
+        """
+        self.n_attempts += 1
+
     def fail(self, error: BaseException) -> None:
         """Note the exception that ends the call."""
         may_leave = self.content in {"full", "redacted"}
@@ -326,8 +368,9 @@ class LiveSpan(trace.Span):
 
     def release(self) -> None:
         """Let go of all that has been sent: a task that outlives the call holds the span itself."""
-        for name in _SENT:
-            self.__dict__.pop(name, None)
+        own = self.__dict__
+        for name in _SENT & own.keys():
+            own.pop(name, None)
         self.call = None
 
     # --- OpenTelemetry's interface, for other instrumentations and for propagation ---
@@ -440,7 +483,7 @@ def open_span(
         span.agent = enclosing.nearest_agent
         if spec.kind in {"chat", "embeddings"}:
             enclosing.mark_model_child(spec.kind)
-        elif spec.kind == "tool" and span.agent is not None:
+        elif spec.kind in {"tool", "mcp"} and span.agent is not None:
             span.agent.n_tool_calls += 1
     session = context.get(SESSION_KEY)
     if isinstance(session, Session):

@@ -11,9 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from llmobs.sdk.content import Message, from_json, text_message, to_messages
+from llmobs.sdk.content import Message, dump, from_json, text_message, to_messages
 
-__all__ = ["Answer", "Usage", "provider_of_module", "read_answer", "read_stream", "read_usage"]
+__all__ = [
+    "Answer",
+    "Usage",
+    "estimate_usage",
+    "provider_of_module",
+    "read_answer",
+    "read_stream",
+    "read_usage",
+]
 
 Data = Mapping[str, Any]
 
@@ -28,6 +36,10 @@ class Usage:
         cache_read_tokens: The part of the input that came from a cache.
         cache_write_tokens: The part of the input that was written to a cache.
         reasoning_tokens: The part of the output that was reasoning.
+        audio_input_tokens: The part of the input that was sound.
+        audio_output_tokens: The part of the output that was sound.
+        image_input_tokens: The part of the input that was pictures.
+        image_output_tokens: The part of the output that was pictures.
     """
 
     input_tokens: int | None = None
@@ -35,11 +47,19 @@ class Usage:
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_input_tokens: int | None = None
+    image_output_tokens: int | None = None
 
 
 @dataclass(slots=True)
 class Answer:
-    """What one response says."""
+    """What one response says.
+
+    Attributes:
+        is_estimated: Whether the usage is reckoned from the texts' lengths.
+    """
 
     messages: list[Message] = field(default_factory=list)
     usage: Usage | None = None
@@ -47,6 +67,7 @@ class Answer:
     response_id: str | None = None
     finish_reasons: list[str] = field(default_factory=list)
     n_dimensions: int | None = None
+    is_estimated: bool = False
 
 
 # First package of a response's class -> gen_ai.provider.name; clients of one provider alone.
@@ -154,9 +175,53 @@ def _usage_inclusive(data: Data) -> Usage:
         _count(data, "input_tokens", "prompt_tokens", "inputTokens", "prompt_eval_count"),
         _count(data, "output_tokens", "completion_tokens", "outputTokens", "eval_count"),
         _count(of_input, "cached_tokens", "cache_read") if read is None else read,
-        _count(of_input, "cache_creation") if write is None else write,
+        _count(of_input, *_WRITTEN) if write is None else write,
         _count(of_output, "reasoning_tokens", "reasoning") if reasoning is None else reasoning,
+        _some(of_input, "audio_tokens"),
+        _some(of_output, "audio_tokens"),
+        _some(of_input, "image_tokens"),
+        _some(of_output, "image_tokens"),
     )
+
+
+# LangChain's name, LiteLLM's, and the conventions'.
+_WRITTEN: Final = ("cache_creation", "cache_creation_tokens", "cache_write_tokens")
+
+
+def _some(data: Data, name: str) -> int | None:
+    """Return a count of what few calls have: OpenAI says 0 of sound in every answer."""
+    return _count(data, name) or None
+
+
+# OpenAI: "a token generally corresponds to about 4 characters of common English text". In bytes of
+# UTF-8 the same ratio fits other scripts better than in characters.
+_BYTES_PER_TOKEN: Final = 4
+# What a message costs beside its text in OpenAI's chat format.
+_TOKENS_PER_MESSAGE: Final = 3
+
+
+def estimate_usage(asked: Sequence[Message], answered: Sequence[Message]) -> Usage:
+    """Reckon the tokens of a call whose provider did not report them, from the texts' lengths.
+
+    Within a factor of two for most texts, which is nearer to the truth than nothing at all.
+
+    Args:
+        asked: Messages of the request, system instructions among them; [] where not known.
+        answered: Messages of the answer, as far as it came.
+    """
+    return Usage(_estimate(asked) if asked else None, _estimate(answered))
+
+
+def _estimate(messages: Sequence[Message]) -> int:
+    n_bytes = 0
+    for message in messages:
+        for part in message["parts"]:
+            for name in ("content", "arguments", "response", "name"):
+                if isinstance(value := part.get(name), str):
+                    n_bytes += len(value.encode("utf-8", "replace"))
+                elif value is not None:
+                    n_bytes += len(dump(value).encode("utf-8", "replace"))
+    return _TOKENS_PER_MESSAGE * len(messages) + math.ceil(n_bytes / _BYTES_PER_TOKEN)
 
 
 def read_answer(data: Any) -> Answer:
@@ -260,135 +325,173 @@ def _dimensions(data: Data) -> int | None:
     return len(vector) if isinstance(vector, (list, tuple)) else None
 
 
+class _Choice:
+    """What the chunks have said of one of the answers."""
+
+    __slots__ = ("calls", "reason", "reasoning", "texts")
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: dict[Any, dict[str, Any]] = {}
+        self.reason: str | None = None
+
+    def text(self, text: Any) -> None:
+        if isinstance(text, str) and text:
+            self.texts.append(text)
+
+    def call(self, key: Any, call: Data, names: Data, arguments: str | None) -> None:
+        made = self.calls.setdefault(key, {"arguments": []})
+        made["id"] = _text(call, "call_id", "id") or made.get("id")
+        made["name"] = _text(names, "name") or made.get("name")
+        made["arguments"] += [arguments] if arguments else []
+
+    def message(self) -> Message | None:
+        """Return the answer as a message, None where nothing was said."""
+        parts: list[dict[str, Any]] = []
+        if self.texts:
+            parts.append({"type": "text", "content": "".join(self.texts)})
+        if self.reasoning:
+            parts.append({"type": "reasoning", "content": "".join(self.reasoning)})
+        for call in self.calls.values():
+            part = {"type": "tool_call", "name": call["name"] or "", "id": call["id"]}
+            part["arguments"] = from_json("".join(call["arguments"]))
+            parts.append(part)
+        return {"role": "assistant", "parts": parts} if parts else None
+
+
+# First words of the types of Anthropic's events.
+_ANTHROPIC_KINDS: Final = ("message_", "content_block_")
+
+
 class _Stream:
     """What the chunks of a stream have said so far."""
 
     def __init__(self) -> None:
-        self.texts: dict[int, list[str]] = {}
-        self.reasoning: list[str] = []
-        self.calls: dict[Any, dict[str, Any]] = {}
+        self.choices: dict[int, _Choice] = {}
         self.usage: dict[str, Any] = {}
-        self.finish_reasons: dict[int, str] = {}
         self.answer = Answer()
         self.others: list[Any] = []
 
+    def choice(self, index: int) -> _Choice:
+        found = self.choices.get(index)
+        if found is None:
+            found = self.choices[index] = _Choice()
+        return found
+
     def add(self, chunk: Any) -> None:
         if isinstance(chunk, str):
-            self._text(0, chunk)
+            self.choice(0).text(chunk)
         elif not isinstance(chunk, dict):
             self.others.append(chunk)
         elif isinstance(kind := chunk.get("type"), str) and kind.startswith("response."):
             self._add_response_event(kind, chunk)
-        elif isinstance(kind, str) and kind.startswith(("message_", "content_block_")):
+        elif isinstance(kind, str) and kind.startswith(_ANTHROPIC_KINDS):
             self._add_anthropic_event(kind, chunk)
         else:
             self._add_chunk(chunk)
 
-    def _text(self, choice: int, text: Any) -> None:
-        if isinstance(text, str) and text:
-            self.texts.setdefault(choice, []).append(text)
-
     def _meta(self, data: Data) -> None:
-        self.usage.update(
-            {k: v for k, v in _map(data, "usage", "usage_metadata").items() if v is not None}
-        )
-        self.answer.model = _text(data, "model", "model_version") or self.answer.model
-        self.answer.response_id = _text(data, "id", "response_id") or self.answer.response_id
+        usage = data.get("usage") or data.get("usage_metadata") or data.get("usageMetadata")
+        if isinstance(usage, dict):
+            self.usage.update({name: count for name, count in usage.items() if count is not None})
+        answer = self.answer
+        if answer.model is None:
+            answer.model = _text(data, "model", "model_version", "modelVersion")
+        if answer.response_id is None:
+            answer.response_id = _text(data, "id", "response_id", "responseId")
 
     def _add_chunk(self, chunk: Data) -> None:
         self._meta(chunk)
         choices = _list(chunk, "choices")
         for choice in choices:
             if isinstance(choice, dict):
-                self._add_delta(_count(choice, "index") or 0, choice)
+                self._add_delta(choice)
         if choices:
             return
         if _list(chunk, "candidates"):
             part = read_answer(chunk)
             for number, message in enumerate(part.messages):
                 for piece in message["parts"]:
-                    self._text(number, piece.get("content"))
-            self.finish_reasons.update(enumerate(part.finish_reasons))
+                    self.choice(number).text(piece.get("content"))
+            for number, reason in enumerate(part.finish_reasons):
+                self.choice(number).reason = reason
         else:
             inner = _map(chunk, "message") or chunk
-            self._text(0, _text(inner, "delta", "text", "content", "response"))
-            if reason := _text(chunk, "finish_reason", "done_reason"):
-                self.finish_reasons[0] = reason
+            piece = _text(inner, "delta", "text", "content", "response")
+            said = _text(chunk, "finish_reason", "done_reason")
+            if piece or said:
+                self.choice(0).text(piece)
+                self.choice(0).reason = said or self.choice(0).reason
 
-    def _add_delta(self, index: int, choice: Data) -> None:
-        delta = _map(choice, "delta")
-        self._text(index, delta.get("content") or choice.get("text"))
+    def _add_delta(self, said: Data) -> None:
+        choice = self.choice(_count(said, "index") or 0)
+        delta = said.get("delta")
+        if isinstance(delta, dict):
+            choice.text(delta.get("content") or delta.get("refusal"))
+            if len(delta) > 1 or "content" not in delta:  # most carry a piece of text alone
+                self._add_rest_of_delta(choice, delta)
+        else:
+            choice.text(said.get("text"))
+        if reason := _text(said, "finish_reason"):
+            choice.reason = reason
+
+    @staticmethod
+    def _add_rest_of_delta(choice: _Choice, delta: Data) -> None:
         if thought := _text(delta, "reasoning_content", "reasoning"):
-            self.reasoning.append(thought)
+            choice.reasoning.append(thought)
+        choice.text(_map(delta, "audio").get("transcript"))
         for call in _list(delta, "tool_calls"):
             if isinstance(call, dict):
                 function = _map(call, "function")
-                self._call(call.get("index", 0), call, function, _text(function, "arguments"))
-        if reason := _text(choice, "finish_reason"):
-            self.finish_reasons[index] = reason
-
-    def _call(self, key: Any, call: Data, names: Data, arguments: str | None) -> None:
-        made = self.calls.setdefault(key, {"arguments": []})
-        made["id"] = _text(call, "id") or made.get("id")
-        made["name"] = _text(names, "name") or made.get("name")
-        made["arguments"] += [arguments] if arguments else []
+                choice.call(call.get("index", 0), call, function, _text(function, "arguments"))
 
     def _add_response_event(self, kind: str, event: Data) -> None:
-        if kind == "response.output_text.delta":
-            self._text(0, event.get("delta"))
+        if kind in {"response.output_text.delta", "response.refusal.delta"}:
+            self.choice(0).text(event.get("delta"))
+        elif kind == "response.output_item.done":
+            item = _map(event, "item")
+            if item.get("type") == "function_call":
+                self.choice(0).call(_text(item, "id"), item, item, _text(item, "arguments"))
         elif isinstance(response := event.get("response"), dict):
             whole = read_answer(response)
             self.answer = replace(whole, messages=whole.messages or self.answer.messages)
 
     def _add_anthropic_event(self, kind: str, event: Data) -> None:
+        choice = self.choice(0)
         index = event.get("index", 0)
         delta = _map(event, "delta")
-        if kind == "message_start":
+        if kind == "content_block_delta":
+            choice.text(delta.get("text"))
+            if thought := _text(delta, "thinking"):
+                choice.reasoning.append(thought)
+            if piece := _text(delta, "partial_json"):
+                choice.call(index, {}, {}, piece)
+        elif kind == "message_start":
             self._meta(_map(event, "message"))
         elif kind == "content_block_start":
             block = _map(event, "content_block")
             if block.get("type") == "tool_use":
-                self._call(index, block, block, None)
-        elif kind == "content_block_delta":
-            self._text(0, delta.get("text"))
-            if thought := _text(delta, "thinking"):
-                self.reasoning.append(thought)
-            if piece := _text(delta, "partial_json"):
-                self._call(index, {}, {}, piece)
+                choice.call(index, block, block, None)
         elif kind == "message_delta":
             self._meta({"usage": event.get("usage")})
             if reason := _text(delta, "stop_reason"):
-                self.finish_reasons[0] = reason
+                choice.reason = reason
 
     def result(self) -> Answer:
         answer = self.answer
+        choices = [choice for _, choice in sorted(self.choices.items())]
         answer.usage = read_usage(self.usage) or answer.usage
         answer.finish_reasons = [
-            reason for _, reason in sorted(self.finish_reasons.items())
+            choice.reason for choice in choices if choice.reason
         ] or answer.finish_reasons
         if not answer.messages:
-            answer.messages = self._messages()
+            said = [message for choice in choices if (message := choice.message()) is not None]
+            if not said and self.others:
+                text = json.dumps(self.others, ensure_ascii=False, default=str)
+                said = [text_message("assistant", text)]
+            answer.messages = said
         return answer
-
-    def _messages(self) -> list[Message]:
-        messages: list[Message] = [
-            text_message("assistant", "".join(parts)) for _, parts in sorted(self.texts.items())
-        ]
-        extra: list[dict[str, Any]] = []
-        if self.reasoning:
-            extra.append({"type": "reasoning", "content": "".join(self.reasoning)})
-        for call in self.calls.values():
-            part = {"type": "tool_call", "name": call["name"] or "", "id": call["id"]}
-            part["arguments"] = from_json("".join(call["arguments"]))
-            extra.append(part)
-        if extra and messages:
-            messages[0]["parts"] += extra
-        elif extra:
-            messages = [{"role": "assistant", "parts": extra}]
-        elif not messages and self.others:
-            text = json.dumps(self.others, ensure_ascii=False, default=str)
-            messages = [text_message("assistant", text)]
-        return messages
 
 
 def read_stream(chunks: Sequence[Any]) -> Answer:

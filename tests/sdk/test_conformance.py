@@ -17,7 +17,7 @@ from tests.sdk.receiver import Receiver
 RULES: dict[str, Any] = json.loads((Path(__file__).parent / "data/semconv.json").read_text())
 KINDS = {1: "internal", 3: "client"}
 # Attributes of other conventions and of our own that go on any span.
-ELSEWHERE = ("llmobs.", "session.id", "user.id")
+ELSEWHERE = ("llmobs.", "openai.", "session.id", "user.id")
 TYPES: Mapping[str, Any] = {
     "string": str,
     "int": int,
@@ -83,11 +83,13 @@ def faults(otlp: Receiver) -> list[str]:
     by_operation = {op: rule for rule in RULES["spans"].values() for op in rule["operations"]}
     for span in otlp.spans:
         a = span.attributes
-        rule = by_operation[a["gen_ai.operation.name"]]
+        is_mcp = "mcp.method.name" in a
+        rule = RULES["spans"]["mcp.client"] if is_mcp else by_operation[a["gen_ai.operation.name"]]
         if KINDS[span.kind] not in rule["kinds"]:
             found.append(f"{span.name}: kind {span.kind}")
         target = rule["names"][0].rpartition("{")[2].rstrip("}")
-        expected = f"{a['gen_ai.operation.name']} {a.get(target, '')}".strip()
+        first = a["mcp.method.name"] if is_mcp else a["gen_ai.operation.name"]
+        expected = f"{first} {a.get(target, '')}".strip()
         if span.name != expected:
             found.append(f"{span.name!r} is not {expected!r}")
         if (span.status, "error.type" in a) not in {(0, False), (2, True)}:
@@ -125,6 +127,21 @@ def search(query: str, limit: int = 3) -> list[str]:
     return [query]
 
 
+@llmobs.observe(kind="mcp", name="forecast")
+def forecast(place: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": "no such place"}], "isError": True}
+
+
+@llmobs.observe(kind="rerank", name="cross-encoder", provider="cohere")
+def rerank(query: str, documents: list[str], model: str = "rerank-4", top_n: int = 1) -> Any:
+    return {"results": [{"index": 1, "relevance_score": 0.9}]}
+
+
+@llmobs.observe(kind="batch", provider="openai", model="gpt")
+def fetch(batch_id: str) -> list[Any]:
+    return [{"custom_id": "1", "response": {"body": RESPONSE}}] * 2
+
+
 @llmobs.observe(kind="chat", provider="openai", prompt_name="p", prompt_version="2")
 def ask(
     messages: list[dict[str, Any]],
@@ -152,7 +169,10 @@ def fail(prompt: str) -> None:
 @llmobs.observe(kind="agent", name="planner")
 def agent(text: str) -> Any:
     search(text, limit=1)
+    forecast(text)
     find(text)
+    rerank(text, ["a", "b"])
+    fetch("b1")
     embed([text])
     list(stream(text))
     with pytest.raises(ValueError, match="y"):
@@ -167,14 +187,15 @@ def flow(text: str) -> Any:
 
 @pytest.mark.parametrize("mode", ["full", "redacted", "metadata", "off"])
 @pytest.mark.parametrize("place", ["span", "both"])
-def test_everything_that_is_sent_conforms(start: Start, mode: str, place: str) -> None:
-    otlp = start(capture_content=mode, content_place=place)
+@pytest.mark.parametrize("names", ["current", "released"])
+def test_everything_that_is_sent_conforms(start: Start, mode: str, place: str, names: str) -> None:
+    otlp = start(capture_content=mode, content_place=place, names=names)
     with llmobs.session("s", "u", feature="f"):
         flow("y")
         llmobs.feedback(True, "good", "thanks", response_id="c1")
     llmobs.flush(10)
-    assert len(otlp.spans) == 8
-    assert len({point.name for point in otlp.points}) == 15
+    assert len(otlp.spans) == 11
+    assert len({point.name for point in otlp.points}) == (16 if names == "current" else 10)
     n_details = 2 if mode in {"full", "redacted"} and place == "both" else 0
     assert len(otlp.events) == 2 + n_details + (1 if n_details else 0)
     assert faults(otlp) == []

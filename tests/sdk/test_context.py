@@ -184,6 +184,22 @@ def test_sampling_keeps_whole_traces_says_its_share_and_counts_all(start: Start)
     assert numbers == list(range(len(otlp.spans)))
 
 
+def test_what_is_not_sampled_has_no_number_and_leaves_no_hole(start: Start) -> None:
+    otlp = start(sample_ratio=0.5)
+
+    @llmobs.observe
+    def work() -> None:
+        pass
+
+    for _ in range(200):
+        work()
+    assert llmobs.flush(5)
+    numbers = [span.attributes["llmobs.sequence"] for span in otlp.spans]
+    assert 40 < len(numbers) < 160
+    assert sorted(numbers) == list(range(len(numbers)))
+    assert len({span.attributes["llmobs.process.id"] for span in otlp.spans}) == 1
+
+
 def test_the_environments_sampler_is_honoured(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

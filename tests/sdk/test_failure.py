@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 import llmobs
-from llmobs.sdk import configure, export
+from llmobs.sdk import configure, exporters
 from tests.ports import free_ports
 from tests.sdk.conftest import Start
 from tests.sdk.receiver import Receiver
@@ -167,14 +167,14 @@ def test_a_door_for_bytes_that_is_another_than_we_know_is_gone_around(
     otlp = start()
     sender = configure._here.sender
     assert sender is not None
-    exporters = sender._exporters_now()
+    chosen = sender._exporters_now()
     if answer is None:
-        exporters.post_spans = exporters.post_events = None
+        chosen.post_spans = chosen.post_events = None
     else:
-        exporters.post_spans = export._door_for_bytes(
+        chosen.post_spans = exporters._door_for_bytes(
             SimpleNamespace(_client=SimpleNamespace(export=lambda data: answer))
         )
-        exporters.spans = OTLPSpanExporter(endpoint=f"{otlp.url}/v1/traces")
+        chosen.spans = OTLPSpanExporter(endpoint=f"{otlp.url}/v1/traces")
     ask(PROMPT)
     ask("a\ud800")
     llmobs.feedback(1, session_id="s")
@@ -233,3 +233,15 @@ def test_texts_of_many_bytes_a_character_do_not_make_requests_larger(start: Star
     assert llmobs.flush(20)
     assert len(otlp.spans) == 12
     assert max(len(body) for body in otlp.bodies("/v1/traces")) < 3_500_000
+
+
+def test_what_comes_while_a_batch_is_sent_waits_for_the_next(start: Start) -> None:
+    otlp = start(export_interval_s=0.4)
+    otlp.delay_s = 0.05
+    end_s = time.monotonic() + 1.2
+    while time.monotonic() < end_s:
+        ask("x")
+        time.sleep(0.005)
+    assert llmobs.flush(5)
+    assert len(otlp.bodies("/v1/traces")) <= 4
+    assert llmobs.status().exported == llmobs.status().recorded

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmobs.sdk.usage import Usage, read_answer, read_stream, read_usage
+from llmobs.sdk.content import text_message
+from llmobs.sdk.usage import Usage, estimate_usage, read_answer, read_stream, read_usage
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,25 @@ from llmobs.sdk.usage import Usage, read_answer, read_stream, read_usage
                 "output_token_details": {"reasoning": 5},
             },
             Usage(100, 20, 60, 30, 5),
+        ),
+        (  # sound and pictures are parts too; OpenAI says 0 of what there is none of
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 20,
+                "prompt_tokens_details": {"audio_tokens": 30, "image_tokens": 50},
+                "completion_tokens_details": {"audio_tokens": 0, "image_tokens": 12},
+            },
+            Usage(100, 20, audio_input_tokens=30, image_input_tokens=50, image_output_tokens=12),
+        ),
+        (  # LiteLLM says what was written to a cache beside Anthropic's own names
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 20,
+                "prompt_tokens_details": {"cached_tokens": 60, "cache_creation_tokens": 30},
+                "cache_creation_input_tokens": 30,
+                "cache_read_input_tokens": 60,
+            },
+            Usage(100, 20, 60, 30),
         ),
         ({"prompt_eval_count": 3, "eval_count": 4}, Usage(3, 4)),
         ({"tokens": {"input_tokens": 3, "output_tokens": 4}}, Usage(3, 4)),
@@ -208,3 +228,36 @@ def test_tool_calls_of_a_chat_stream_are_put_together() -> None:
     )
     (part,) = answer.messages[0]["parts"]
     assert part == {"type": "tool_call", "id": "t1", "name": "f", "arguments": {"a": 1}}
+
+
+def test_tokens_are_reckoned_from_bytes_and_messages() -> None:
+    asked = [text_message("system", "x" * 40), text_message("user", "ж" * 20)]
+    call = {"type": "tool_call", "id": "t", "name": "find", "arguments": {"q": "x" * 12}}
+    answered = [{"role": "assistant", "parts": [call]}]
+    assert estimate_usage(asked, answered) == Usage(2 * 3 + 20, 3 + 7)
+    assert estimate_usage([], []) == Usage(None, 0)
+
+
+def test_a_response_that_breaks_off_shows_what_had_come() -> None:
+    item = {"type": "function_call", "id": "i", "call_id": "t", "name": "f", "arguments": "{}"}
+    answer = read_stream(
+        [
+            {"type": "response.created", "response": {"id": "r", "model": "m", "output": []}},
+            {"type": "response.refusal.delta", "delta": "I can"},
+            {"type": "response.refusal.delta", "delta": "'t."},
+            {"type": "response.output_item.done", "item": item},
+        ]
+    )
+    assert answer.response_id == "r"
+    (message,) = answer.messages
+    assert message["parts"] == [
+        {"type": "text", "content": "I can't."},
+        {"type": "tool_call", "name": "f", "id": "t", "arguments": {}},
+    ]
+
+
+def test_what_is_spoken_is_read_by_its_transcript() -> None:
+    pieces = [{"audio": {"id": "a"}}, {"audio": {"transcript": "Hel"}}]
+    pieces.append({"audio": {"transcript": "lo", "data": "AAAA"}})
+    chunks = [{"choices": [{"index": 0, "delta": piece}]} for piece in pieces]
+    assert text(read_stream(chunks)) == "Hello"
