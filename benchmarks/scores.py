@@ -1,7 +1,9 @@
 """How fast and how good the scorers are: ``python -m benchmarks.scores [--data DIR] [--json]``.
 
 Speed in CPU time of this one process, over distinct texts (nothing is saved by repetition).
-Quality on the tenth of each labelled file that training never saw.
+Quality on the tenth of each labelled file that training never saw. With ``--leave-out`` (needs
+scikit-learn and the whole files) also on each source by heads that were trained without it: the
+honest figure, and what to expect of texts from elsewhere.
 """
 
 from __future__ import annotations
@@ -49,9 +51,15 @@ def main() -> None:
         help="Folder of NAME.jsonl.gz files",
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object a line")
+    parser.add_argument(
+        "--leave-out", action="store_true", help="Train without each source and judge it"
+    )
     arguments = parser.parse_args()
     corpora = Corpora(arguments.data, held_out=True)
-    for row in (*speed(corpora), *quality(corpora)):
+    rows = [*speed(corpora), *quality(corpora)]
+    if arguments.leave_out:
+        rows += left_out(arguments.data)
+    for row in rows:
         print(
             json.dumps(row) if arguments.json else "  ".join(f"{k}={_plain(row[k])}" for k in row)
         )
@@ -83,6 +91,7 @@ def speed(corpora: Corpora) -> list[dict[str, Any]]:
         "injection": measures.injection,
         "refusal": measures.refusal,
         "toxicity+injection+refusal": heads,
+        "indirect_injection": measures.indirect_injection,
         "relevance": relevance,
         "pii": measures.pii,
         "language": measures.language,
@@ -100,7 +109,14 @@ def speed(corpora: Corpora) -> list[dict[str, Any]]:
     batch_s = _cpu_s(
         lambda batch: stage.score(_as_spans(batch)), list(zip(inputs, outputs, strict=True))
     ) - _cpu_s(_as_spans, list(zip(inputs, outputs, strict=True)))
-    rows.append({"what": "speed", "scorer": "all", "us_per_span": 1e6 * batch_s / len(inputs)})
+    rows.append(
+        {
+            "what": "speed",
+            "scorer": "all",
+            "us_per_span": 1e6 * batch_s / len(inputs),
+            "all_texts_per_cpu_s": len(texts) / batch_s,
+        }
+    )
     return rows
 
 
@@ -131,14 +147,7 @@ def quality(corpora: Corpora) -> list[dict[str, Any]]:
                 }
             )
     rows.append(refusal_quality(benign))
-    pairs = corpora.rows("relevance_halueval")
-    values = measures.relevance([row["query"] for row in pairs], [row["text"] for row in pairs])
-    labels = np.array([int(row["label"]) for row in pairs])
-    known = np.isfinite(values)
-    rows.append(
-        {"what": "quality", "scorer": "relevance", "source": "relevance_halueval"}
-        | binary(labels[known], values[known], values[known & (labels == 0)])
-    )
+    rows += relevance_quality(corpora)
     strings = corpora.rows("language_ui_strings")
     found, _ = measures.language([row["text"] for row in strings])
     right = [code == row["label"] for code, row in zip(found, strings, strict=True)]
@@ -153,6 +162,108 @@ def quality(corpora: Corpora) -> list[dict[str, Any]]:
     )
     rows.append(pii_quality(corpora, benign))
     return rows
+
+
+def left_out(folder: Path) -> list[dict[str, Any]]:
+    """Judge every source by what was learned from the others alone."""
+    from llmobs.measures.text.train.__main__ import encoder_for, injection, toxicity
+    from llmobs.measures.text.train.documents import fit_documents, indirect
+    from llmobs.measures.text.train.fit import fit_head
+
+    held_out = Corpora(folder, held_out=True)
+    prompts = [row["text"] for row in held_out.rows("benign_prompts")]
+    # Trained on by no head for prompts: harmless and harmful questions full of telling words.
+    hard = [row["query"] for row in _all_rows(folder, "refusal_xstest")]
+    benign = [*prompts, *dict.fromkeys(hard)] if hard else prompts
+    rows: list[dict[str, Any]] = []
+    for make in (toxicity, injection):
+        for source in _SOURCES[make.__name__]:
+            task = make(Corpora(folder, left_out=frozenset({source})))
+            encoder = encoder_for([task])
+            head = fit_head(encoder, task)
+            texts = _all_rows(folder, source)
+            labels = np.array([int(row["label"]) for row in texts])
+            plain = head.judge(encoder.encode(prompts)).probabilities
+            mixed = head.judge(encoder.encode(benign)).probabilities
+            values = head.judge(encoder.encode([row["text"] for row in texts])).probabilities
+            found = values[labels == 1]
+            if labels.all():
+                labels = np.concatenate((labels, np.zeros(len(plain), int)))
+                values = np.concatenate((values, plain))
+            rows.append(
+                {"what": "left_out", "scorer": make.__name__, "source": source}
+                | binary(labels, values, plain)
+                | {
+                    "auc_to_benign": _auc(found, mixed),
+                    "recall_at_1pct_of_mixed": float((found > np.quantile(mixed, 0.99)).mean()),
+                    "recall_at_threshold": float((found >= head.threshold).mean()),
+                    "benign_flagged": float((mixed >= head.threshold).mean()),
+                }
+            )
+    corpora = Corpora(folder, left_out=frozenset({"injection_bipia_train"}))
+    task = indirect(corpora)
+    encoder = encoder_for([task])
+    model = fit_documents(encoder, fit_head(encoder, task), corpora)
+    texts = _all_rows(folder, "injection_bipia_train")
+    labels = np.array([int(row["label"]) for row in texts])
+    values = model.judge([row["text"] for row in texts], encoder).probabilities
+    whole = model.judge(_documents(held_out), encoder).probabilities
+    rows.append(
+        {"what": "left_out", "scorer": "indirect_injection", "source": "injection_bipia_train"}
+        | binary(labels, values, whole)
+        | {
+            "recall_at_threshold": float((values[labels == 1] >= model.threshold).mean()),
+            "benign_flagged": float((whole >= model.threshold).mean()),
+        }
+    )
+    return rows
+
+
+def _all_rows(folder: Path, source: str) -> list[dict[str, Any]]:
+    if not (folder / f"{source}.jsonl.gz").exists():
+        return []
+    return [*Corpora(folder).rows(source), *Corpora(folder, held_out=True).rows(source)]
+
+
+def _documents(corpora: Corpora) -> list[str]:
+    """Return answers and comments, which read like documents, with nothing planted in them."""
+    comments = [row.text for row in corpora.examples("toxicity_wikipedia") if not row.label]
+    return [*dict.fromkeys(corpora.related("relevance_halueval")), *comments]
+
+
+def _auc(positive: Floats, negative: Floats) -> float:
+    labels = np.repeat((1, 0), (len(positive), len(negative)))
+    return float(binary(labels, np.concatenate((positive, negative)), negative)["auc"])
+
+
+def relevance_quality(corpora: Corpora) -> list[dict[str, Any]]:
+    """Judge answers to their own question, and to another one's."""
+    rows = corpora.rows("relevance_halueval")
+    pairs = {"relevance_halueval": [(r["query"], r["text"], int(r["label"])) for r in rows]}
+    # A source that the model was not fitted to, with the answer to the question 50 rows on.
+    rows = [r for r in _all_rows(corpora.folder, "refusal_xstest") if not int(r["label"])]
+    pairs["refusal_xstest"] = [(row["query"], row["text"], 1) for row in rows] + [
+        (row["query"], other["text"], 0)
+        for row, other in zip(rows, rows[50:] + rows[:50], strict=True)
+        if row["query"] != other["query"]
+    ]
+    threshold = measures.load_relevance().threshold
+    results: list[dict[str, Any]] = []
+    for source, triples in pairs.items():
+        if triples:
+            asked, answered, own = zip(*triples, strict=True)
+            values, labels = measures.relevance(asked, answered), np.array(own)
+            known = np.isfinite(values)
+            foreign = values[known & (labels == 0)]
+            results.append(
+                {"what": "quality", "scorer": "relevance", "source": source}
+                | binary(labels[known], values[known], foreign)
+                | {
+                    "own_failed": float((values[labels == 1] < threshold).mean()),
+                    "foreign_failed": float((foreign < threshold).mean()),
+                }
+            )
+    return results
 
 
 def refusal_quality(benign: Sequence[str]) -> dict[str, Any]:

@@ -128,10 +128,13 @@ class TextFeatures:
         return sparse.csr_matrix(rows, shape=(len(self), N_BUCKETS))
 
     def take(self, rows: npt.NDArray[np.int64]) -> TextFeatures:
-        """Return the features of some texts, in the order given."""
-        return self._cut(
+        """Return the features of some texts, in the order given; what was read stays read."""
+        taken = self._cut(
             self.offsets[rows], self.n_words[rows], [self.texts[i] for i in rows.tolist()]
         )
+        if "reading" in self.__dict__:
+            taken.__dict__["reading"] = self.reading.take(rows)
+        return taken
 
     def opening(self, n_words: int) -> TextFeatures:
         """Return the features of the first words of every text."""

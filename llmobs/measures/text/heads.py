@@ -153,7 +153,7 @@ def worst_window(
 
 @cache
 def load_head(name: str) -> Head:
-    """Return a packaged head: ``toxicity``, ``injection`` or ``refusal``."""
+    """Return a packaged head: ``toxicity``, ``injection``, ``refusal`` or ``indirect``."""
     arrays = weights(f"{name}.safetensors")
     scalars = dict(zip(_SCALARS, arrays["scalars"].tolist(), strict=True))
     lexicon = None

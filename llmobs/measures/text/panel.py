@@ -39,6 +39,11 @@ class Reading:
     embeddings: npt.NDArray[np.float32]
     judgements: Sequence[Judgement]
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Reading:
+        """Return what was read of some texts, in the order given."""
+        judgements = [Judgement(p[rows], positions[rows]) for p, positions in self.judgements]
+        return Reading(self.embeddings[rows], judgements)
+
 
 class Panel:
     """Heads whose weights lie side by side, so that a text is read once for all of them.

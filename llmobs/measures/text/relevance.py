@@ -26,13 +26,16 @@ MIN_WORDS: Final = 3
 
 @dataclass(frozen=True)
 class RelevanceModel:
-    """A logistic regression on two likenesses of a text pair.
+    """A logistic regression on likenesses of a text pair.
 
     Attributes:
         idf: Inverse document frequency of every word piece, shape (n_vocabulary,).
         common: What all texts share: the first direction of their weighted vectors, at
             length 1, shape (n_dimensions,). It is taken out, or any two texts look alike.
-        coefficients: Of the cosine and of the overlap.
+        coefficients: One per likeness, shape (5,).
+        projection: The directions in which embeddings differ most, shape (32, n_dimensions).
+        affinity: How much each direction of an input asks for each of an output, shape
+            (32, 32): a poem and a list share no word with what ordered them.
         threshold: Probability that about 1 % of relevant answers stay below.
         version: Changes with every weight.
     """
@@ -40,6 +43,8 @@ class RelevanceModel:
     idf: npt.NDArray[np.float32]
     common: npt.NDArray[np.float32]
     coefficients: npt.NDArray[np.float64]
+    projection: npt.NDArray[np.float32]
+    affinity: npt.NDArray[np.float32]
     bias: float
     threshold: float = 0.0
     version: str = ""
@@ -49,42 +54,68 @@ class RelevanceModel:
 
         NaN where either text has fewer than three words.
         """
-        likeness = self.likeness(inputs, outputs)
-        probabilities = expit(likeness @ self.coefficients + self.bias)
+        asked, answered = self.projected(inputs), self.projected(outputs)
+        logits = np.einsum("ij,j->i", self.likeness(inputs, outputs), self.coefficients)
+        # In two steps that need no BLAS: see `Head.logits`.
+        wanted = np.einsum("ij,jk->ik", asked, self.affinity)
+        logits += np.einsum("ik,ik->i", wanted, answered)
+        probabilities = expit(logits + self.bias)
         probabilities[np.minimum(inputs.n_words, outputs.n_words) < MIN_WORDS] = np.nan
         return np.asarray(probabilities)
 
     def likeness(self, inputs: TextFeatures, outputs: TextFeatures) -> npt.NDArray[np.float64]:
-        """Return (cosine, overlap) of every pair, shape (n, 2).
+        """Measure every pair.
 
-        The cosine is that of the idf-weighted mean vectors without their common direction.
-        The overlap is the share of the input's idf mass whose pieces the output has, too.
+        Returns:
+            Shape (n, 5): the cosine of the idf-weighted mean vectors without their common
+            direction; the share of the input's idf mass whose pieces the output has, too; the
+            same the other way round; and ln(1 + words) of input and output.
         """
         cosine = np.einsum("ij,ij->i", self.vectors(inputs), self.vectors(outputs))
-        overlap = overlaps(
-            inputs.words,
-            inputs.offsets,
-            inputs.table.pieces(),
-            outputs.words,
-            outputs.offsets,
-            outputs.table.pieces(),
-            np.maximum(self.idf - 1, 0),
+        return np.column_stack(
+            (
+                cosine,
+                self._overlap(inputs, outputs),
+                self._overlap(outputs, inputs),
+                np.log1p(inputs.n_words),
+                np.log1p(outputs.n_words),
+            )
+        ).astype(np.float64)
+
+    def projected(self, features: TextFeatures) -> npt.NDArray[np.float32]:
+        """Return what the affinity multiplies, shape (n, 32)."""
+        # Not `@`: see `Head.logits`.
+        projected: npt.NDArray[np.float32] = np.einsum(
+            "ij,kj->ik", features.embeddings, self.projection
         )
-        return np.column_stack((cosine, overlap)).astype(np.float64)
+        return projected
 
     def vectors(self, features: TextFeatures) -> npt.NDArray[np.float32]:
         """Return the idf-weighted vectors of texts at length 1, shape (n, n_dimensions)."""
         rows = weighted_rows(features, self.idf)
-        shares = np.einsum("ij,j->i", rows, self.common)  # not `@`: see `Head.logits`
+        shares = np.einsum("ij,j->i", rows, self.common)
         return _unit_rows(rows - np.outer(shares, self.common))
 
+    def _overlap(self, of: TextFeatures, within: TextFeatures) -> npt.NDArray[np.float64]:
+        return overlaps(
+            of.words,
+            of.offsets,
+            of.table.pieces(),
+            within.words,
+            within.offsets,
+            within.table.pieces(),
+            np.maximum(self.idf - 1, 0),
+        )
+
     def to_bytes(self) -> bytes:
-        """Return the model as safetensors."""
-        scalars = np.array([*self.coefficients, self.bias, self.threshold], np.float64)
+        """Return the model as safetensors, the large arrays in half precision."""
         arrays: dict[str, npt.NDArray[Any]] = {
             "idf": self.idf.astype(np.float16),
             "common": self.common,
-            "scalars": scalars,
+            "coefficients": self.coefficients,
+            "projection": self.projection.astype(np.float16),
+            "affinity": self.affinity.astype(np.float16),
+            "scalars": np.array([self.bias, self.threshold], np.float64),
         }
         return bytes(safetensors.numpy.save(arrays))
 
@@ -108,11 +139,17 @@ def _unit_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def load_relevance() -> RelevanceModel:
     """Return the packaged model."""
     arrays = weights("relevance.safetensors")
-    cosine, overlap, bias, threshold = arrays["scalars"].tolist()
+    bias, threshold = arrays["scalars"].tolist()
     model = RelevanceModel(
-        arrays["idf"], arrays["common"], np.array([cosine, overlap]), bias, threshold
+        arrays["idf"],
+        arrays["common"],
+        arrays["coefficients"],
+        arrays["projection"],
+        arrays["affinity"],
+        bias,
+        threshold,
     )
-    return replace(model, version=f"1+{zlib.crc32(packaged('relevance.safetensors')):08x}")
+    return replace(model, version=f"2+{zlib.crc32(packaged('relevance.safetensors')):08x}")
 
 
 def relevance(

@@ -66,7 +66,7 @@ def test_refusals_are_told_from_answers() -> None:
     labels = np.array([row["label"] for row in rows])
     values = refusal([row["text"] for row in rows])
     fails = values >= load_head("refusal").threshold
-    assert auc(labels.tolist(), values) >= 0.95
+    assert auc(labels.tolist(), values) >= 0.98
     assert fails[labels == 1].mean() >= 0.3
     assert fails[labels == 0].mean() == 0
     answers = refusal(HELD_OUT.related("relevance_halueval"))
@@ -183,8 +183,33 @@ def test_relevance_tells_an_answer_to_something_else() -> None:
     rows = HELD_OUT.rows("relevance_halueval")
     values = relevance([row["query"] for row in rows], [row["text"] for row in rows])
     labels = np.array([int(row["label"]) for row in rows])
-    assert auc(labels.tolist(), values) >= 0.92
+    assert auc(labels.tolist(), values) >= 0.95
     assert (values[labels == 1] < load_relevance().threshold).mean() <= 0.06
+    assert (values[labels == 0] < load_relevance().threshold).mean() >= 0.6
+
+
+def test_relevance_knows_that_a_poem_answers_who_asks_for_one() -> None:
+    poem = "The waves roll softly to the shore, the gulls cry out and ask for more."
+    code = "def add(a, b):\n    return a + b"
+    for_poem, for_code = "Write a short poem about something you like", "Write a Python function"
+    values = relevance([for_poem, for_code, for_poem, for_code], [poem, code, code, poem])
+    assert values[:2].min() > values[2:].max()
+
+
+def test_what_was_read_of_texts_is_not_read_again() -> None:
+    features = TextEncoder.load().encode(texts("toxicity_surge")[:20])
+    whole = injection(features)
+    taken = features.take(np.array([3, 3, 0]))
+    np.testing.assert_array_equal(taken.reading.embeddings, features.embeddings[[3, 3, 0]])
+    np.testing.assert_array_equal(injection(taken), whole[[3, 3, 0]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Hello, how are you?", "Wo ist der Bahnhof?", "Please ignore the typo in my last message."],
+)
+def test_small_talk_is_no_attack(text: str) -> None:
+    assert injection([text])[0] < load_head("injection").threshold
 
 
 def test_relevance_of_too_short_an_answer_is_not_known() -> None:

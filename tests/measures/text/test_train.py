@@ -8,7 +8,7 @@ import pytest
 
 from llmobs.measures.text import TextEncoder, load_head
 from llmobs.measures.text.features import N_BUCKETS
-from llmobs.measures.text.train.corpora import Example, digest, is_held_out, padded
+from llmobs.measures.text.train.corpora import Corpora, Example, digest, is_held_out, padded
 from llmobs.measures.text.train.templates import fill
 
 
@@ -25,8 +25,9 @@ def test_a_tenth_is_held_out_whatever_the_order() -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        "apologetic_answers", "harmless_code", "harmless_documents", "harmless_figures",
-        "harmless_instructions", "hateful_remarks", "kind_remarks", "refusals",
+        "apologetic_answers", "attacks", "harmless_code", "harmless_documents",
+        "harmless_figures", "harmless_instructions", "harmless_requests", "hateful_remarks",
+        "kind_remarks", "planted_orders", "refusals", "severe_remarks", "sober_remarks",
     ],
 )  # fmt: skip
 def test_templates_are_filled_the_same_way_every_time(kind: str) -> None:
@@ -34,6 +35,13 @@ def test_templates_are_filled_the_same_way_every_time(kind: str) -> None:
     assert first == fill(kind, 50, random.Random(1))
     assert len(set(first)) > 20
     assert not any("{thing}" in text or "{group}" in text for text in first)
+
+
+def test_a_source_that_is_left_out_is_not_read() -> None:
+    folder = Path(__file__).parent / "data"
+    corpora = Corpora(folder, held_out=True, left_out=frozenset({"toxicity_surge"}))
+    assert corpora.rows("toxicity_surge") == []
+    assert corpora.rows("toxicity_wikipedia") != []
 
 
 def test_padding_keeps_the_text_whole() -> None:
@@ -54,7 +62,8 @@ def test_a_head_learns_what_it_is_shown_and_knows_how_sure_it_is(tmp_path: Path)
     encoder.idf = ngram_idf(encoder, [row.text for row in (*bad, *good)])
     head = fit_head(encoder, Task("animals", bad, good))
     wolf, duck = head.judge(encoder.encode(["a wolf bites", "a duck sleeps"])).probabilities
-    assert wolf > 0.9 > head.threshold > duck
+    assert wolf > max(0.9, head.threshold)
+    assert duck < 0.1
     again = fit_head(encoder, Task("animals", bad, good))
     assert again.to_bytes() == head.to_bytes()
 

@@ -11,23 +11,25 @@ from typing import Final
 
 import numpy as np
 import safetensors.numpy
-from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 from tokenizers import Tokenizer
 
 from llmobs.measures.text.encoder import TextEncoder
 from llmobs.measures.text.features import N_BUCKETS
 from llmobs.measures.text.packaged import packaged, weights
-from llmobs.measures.text.relevance import RelevanceModel, weighted_rows
 from llmobs.measures.text.train.corpora import Corpora, Example, digest, negatives, padded
+from llmobs.measures.text.train.documents import fit_documents, indirect
 from llmobs.measures.text.train.fit import Task, fit_head, ngram_idf, profanity_lexicon
+from llmobs.measures.text.train.pairs import fit_relevance
 from llmobs.measures.text.train.templates import fill
 
 _SEED: Final = 20261124
 _BENIGN_WORDS: Final = (60, 120, 170, 320, 640)  # from the least that is cut
 # Between ½ (fewer alarms on "kill a process") and 1 (best AUC on a source of its own).
 _LEXICON_SHARE: Final = 0.75
+# Without foreign texts 83 % of short harmless ones in 16 languages are taken for attacks, with
+# 300 11 %, with 800 6 %; all 2,272 cost the AUC on a source left out 0.02 more.
+_N_FOREIGN: Final = 800
 _OPENING_WORDS: Final = 80  # a refusal says so in its first sentences
 
 
@@ -48,21 +50,37 @@ def main() -> None:
 
 def train(corpora: Corpora, out: Path) -> None:
     """Train the shared idf, the heads and the relevance model, and write them to a folder."""
-    encoder = _encoder_without_idf()
-    tasks = [toxicity(corpora), injection(corpora), refusal(corpora)]
-    texts = [row.text for task in tasks for row in (*task.examples, *task.benign)]
-    # Rounded as it will be stored, so that the heads are fitted to what they will see.
-    encoder.idf = ngram_idf(encoder, texts).astype(np.float16).astype(np.float32)
+    tasks = [toxicity(corpora), injection(corpora), refusal(corpora), indirect(corpora)]
+    encoder = encoder_for(tasks)
     _write(out / "ngrams.safetensors", _arrays(idf=encoder.idf))
+    heads = {}
     for task in tasks:
-        head = fit_head(encoder, task)
+        heads[task.name] = head = fit_head(encoder, task)
         _write(out / f"{task.name}.safetensors", head.to_bytes())
         _say(
             f"{task.name}: {len(task.examples)} examples, {len(task.benign)} benign, "
             f"threshold {head.threshold:.3f}, penalties {head.whole_penalty:.2f} and "
             f"{head.window_penalty:.2f}"
         )
-    _write(out / "relevance.safetensors", relevance(corpora, encoder).to_bytes())
+    documents = fit_documents(encoder, heads["indirect"], corpora)
+    _write(out / "indirect_document.safetensors", documents.to_bytes())
+    _write(
+        out / "relevance.safetensors",
+        fit_relevance(corpora, encoder, _traffic(corpora)[0]).to_bytes(),
+    )
+
+
+def encoder_for(tasks: Sequence[Task]) -> TextEncoder:
+    """Return an encoder with the packaged vectors, the tasks' own idf, and no heads."""
+    tokenizer = Tokenizer.from_str(packaged("tokenizer.json").decode())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    vectors = weights("static.safetensors")["embeddings"]
+    encoder = TextEncoder(tokenizer, vectors, np.ones(N_BUCKETS, np.float32))
+    texts = [row.text for task in tasks for row in (*task.examples, *task.benign)]
+    # Rounded as it will be stored, so that the heads are fitted to what they will see.
+    encoder.idf = ngram_idf(encoder, texts).astype(np.float16).astype(np.float32)
+    return encoder
 
 
 def toxicity(corpora: Corpora) -> Task:
@@ -76,24 +94,31 @@ def toxicity(corpora: Corpora) -> Task:
     benign = negatives(
         [
             *traffic,
+            *_foreign(corpora),
             *fill("harmless_figures", 1500, rng),
             *fill("kind_remarks", 800, rng),
+            *fill("sober_remarks", 600, rng),
             *fill("harmless_code", 500, rng),
         ]
     )
     remarks = [Example(text, 1, digest(text) // 10) for text in fill("hateful_remarks", 800, rng)]
-    hidden = _attacks_in_text([*careful, *remarks], traffic, rng)
+    severe = [Example(t, 1, digest(t) // 10) for t in fill("severe_remarks", 600, rng)]
     return Task(
         name="toxicity",
-        examples=[*hateful, *polite, *careful, *careful, *remarks, *hidden],
+        examples=[*hateful, *polite, *careful, *careful, *remarks, *severe],
         benign=benign,
         long_benign=_long_texts(reserve, 800, rng),
         lexicon=profanity_lexicon(_LEXICON_SHARE),
+        ngram_scale=1.0,  # 2 and 3 are no better on a source left out
     )
 
 
 def injection(corpora: Corpora) -> Task:
-    """Real attacks, alone and within other text, against harmless uses of their words."""
+    """Real attacks and our own, against harmless uses of their words.
+
+    None is put into other text to learn from: its window finds it there anyway, and attacks of
+    a source left out would be found less (0.71 instead of 0.80 at 1 % of benign prompts).
+    """
     rng = _rng()
     rows = corpora.examples(
         "injection_inthewild_jailbreaks",
@@ -106,17 +131,21 @@ def injection(corpora: Corpora) -> Task:
     # flagged instead of 34 % at three times, and the AUC among documents is 0.79, not 0.77.
     documents += 7 * [row for row in documents if not row.label]
     traffic, reserve = _traffic(corpora)
+    foreign = _foreign(corpora)
     benign = negatives(
         [
             *traffic,
+            *rng.sample(foreign, min(_N_FOREIGN, len(foreign))),
             *fill("harmless_instructions", 3000, rng),
+            *fill("harmless_requests", 1500, rng),
             *fill("harmless_code", 800, rng),
             *fill("harmless_documents", 800, rng),
         ]
     )
+    rows += [Example(text, 1, digest(text) // 10) for text in fill("attacks", 600, rng)]
     return Task(
         name="injection",
-        examples=[*rows, *documents, *_attacks_in_text(rows, traffic, rng)],
+        examples=[*rows, *documents],
         benign=[*benign, *negatives(t for texts in _long_texts(traffic, 400, rng) for t in texts)],
         long_benign=_long_texts(reserve, 800, rng),
     )
@@ -134,29 +163,6 @@ def refusal(corpora: Corpora) -> Task:
         examples=[*(row for row in rows if row.label), *phrases],
         benign=[*(row for row in rows if not row.label), *negatives([*answers, *sorry])],
         opening_words=_OPENING_WORDS,
-    )
-
-
-def relevance(corpora: Corpora, encoder: TextEncoder) -> RelevanceModel:
-    """Fit the model on questions with their own and with others' answers."""
-    rows = corpora.rows("relevance_halueval")
-    asked = encoder.encode([row["query"] for row in rows])
-    answered = encoder.encode([row["text"] for row in rows])
-    labels = np.array([int(row["label"]) for row in rows])
-    corpus = encoder.encode([*asked.texts, *answered.texts, *_traffic(corpora)[0]])
-    pieces = corpus.pieces.copy()
-    pieces.sum_duplicates()
-    frequency = np.bincount(pieces.indices, minlength=pieces.shape[1])
-    idf = np.log((1 + len(corpus)) / (1 + frequency)).astype(np.float16).astype(np.float32)
-    both = np.concatenate([weighted_rows(asked, idf), weighted_rows(answered, idf)])
-    common = np.linalg.svd(both, full_matrices=False)[2][0]
-    blank = RelevanceModel(idf, common, np.zeros(2), 0.0)
-    likeness = blank.likeness(asked, answered)
-    model = LogisticRegression(C=100.0).fit(likeness, labels)
-    logits = model.decision_function(likeness)
-    limit = float(np.quantile(logits[labels == 1], 0.01))
-    return RelevanceModel(
-        idf, common, model.coef_[0], float(model.intercept_[0]), float(expit(limit))
     )
 
 
@@ -178,27 +184,16 @@ def _traffic(corpora: Corpora) -> tuple[list[str], list[str]]:
     return [*fitted, *comments], [text for text in texts if digest(text) // 10 % 5 == 0]
 
 
-def _attacks_in_text(
-    rows: Sequence[Example], traffic: Sequence[str], rng: random.Random
-) -> list[Example]:
-    """Return short positives, each put somewhere into other text."""
-    short = [row for row in rows if row.label and len(row.text.split()) < 80]
-    return [
-        Example(padded(row.text, traffic, rng.choice((10, 20, 40)), rng), 1, row.group)
-        for row in rng.choices(short, k=min(1000, len(short)))
-    ]
+def _foreign(corpora: Corpora) -> list[str]:
+    """Return short texts in 17 languages.
+
+    Without them a foreign word is judged by the few that comments and attacks happen to hold.
+    """
+    return [row["text"] for row in corpora.rows("language_ui_strings")]
 
 
 def _long_texts(pool: Sequence[str], n: int, rng: random.Random) -> list[list[str]]:
     return [[padded(None, pool, n_words, rng) for _ in range(n)] for n_words in _BENIGN_WORDS]
-
-
-def _encoder_without_idf() -> TextEncoder:
-    tokenizer = Tokenizer.from_str(packaged("tokenizer.json").decode())
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    vectors = weights("static.safetensors")["embeddings"]
-    return TextEncoder(tokenizer, vectors, np.ones(N_BUCKETS, np.float32))
 
 
 def _rng() -> random.Random:

@@ -43,13 +43,17 @@ class Corpora:
 
     Attributes:
         held_out: Whether to read the tenth for testing, or the rest for training.
+        left_out: Files taken for empty, to see what is learned without them.
     """
 
     folder: Path
     held_out: bool = False
+    left_out: frozenset[str] = frozenset()
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return this part's rows of a file, in its order."""
+        if name in self.left_out:
+            return []
         with gzip.open(self.folder / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
         return [row for row in rows if is_held_out(row["text"]) == self.held_out]

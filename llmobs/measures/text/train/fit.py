@@ -40,6 +40,10 @@ class Task:
         long_benign: Joined texts, by their rough number of words; they set the penalties.
             Empty: the head judges no windows.
         lexicon: Added to the linear logit as it is.
+        ngram_scale: Length of the n-grams beside the embedding's 1. The penalty is one for both,
+            so the longer ones are learned sooner. Of 1, 2, 3 and 5 the best for injections of
+            a source left out: at 1 % of benign and hard benign prompts 0.77 are found instead
+            of 0.66; for refusals of a model left out the AUC is 0.973 instead of 0.957.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Task:
     long_benign: Sequence[Sequence[str]] = ()
     lexicon: Lexicon | None = None
     opening_words: int = 0
+    ngram_scale: float = 3.0
 
 
 def ngram_idf(encoder: TextEncoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -93,14 +98,15 @@ def _linear(
     n = features.embeddings.shape[1]
     # Buckets that no text falls into would stay 0, at the price of half a million columns.
     used = np.unique(features.ngrams.indices)
-    design = sparse.hstack([sparse.csr_matrix(features.embeddings), features.ngrams[:, used]])
+    grams = task.ngram_scale * features.ngrams[:, used]
+    design = sparse.hstack([sparse.csr_matrix(features.embeddings), grams])
     # C: 4 was best of 1 and 4, and one regression on both parts at least as good as the mean
     # of two, when judged on a source that was left out.
     model = LogisticRegression(C=4.0, class_weight="balanced", max_iter=1000)
     model.fit(design.tocsr()[rows], labels[rows])
     weights = np.zeros(n + N_BUCKETS, np.float32)
     weights[:n] = model.coef_[0, :n]
-    weights[n + used] = model.coef_[0, n:]
+    weights[n + used] = task.ngram_scale * model.coef_[0, n:]
     return Head(
         dense=weights[:n],
         ngrams=weights[n:],

@@ -9,7 +9,11 @@ Kinds: ``harmless_instructions`` (full of the words of injections), ``harmless_f
 (processes are killed, opponents crushed), ``harmless_code``, ``harmless_documents`` (the shape
 of what attacks hide in), ``kind_remarks`` and ``hateful_remarks`` (the same groups of people in
 both, so that a group's name decides nothing), ``refusals`` (the set phrases of today's models),
-``apologetic_answers`` (sorry, but nothing is refused).
+``apologetic_answers`` (sorry, but nothing is refused), ``attacks`` and ``harmless_requests`` (the
+same wishes with and without an attack on the rules; some in German, Spanish and French),
+``planted_orders`` (what somebody hides in a document; the kinds of BIPIA's attacks were known),
+``severe_remarks`` and ``sober_remarks`` (threats, self-harm and sex, and the same matters in decent
+words).
 """
 
 from __future__ import annotations
