@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any, Final
@@ -30,10 +30,16 @@ from llmobs.errors import ConfigurationError, LlmobsError
 from llmobs.settings import Settings
 
 if TYPE_CHECKING:
+    from llmobs.access import Keys
     from llmobs.analyzer.log.base import LogReader
     from llmobs.analyzer.notify import Announcer
-    from llmobs.analyzer.pipeline import Analysis, Loop
-    from llmobs.analyzer.publish import GrafanaPublisher, Metrics, OtlpPublisher
+    from llmobs.analyzer.pipeline import Analysis, Loop, ScoredBatches
+    from llmobs.analyzer.publish import (
+        EvaluationPublisher,
+        GrafanaPublisher,
+        Metrics,
+        OtlpPublisher,
+    )
     from llmobs.analyzer.receive.base import Sink
     from llmobs.analyzer.score import ScoreStage
     from llmobs.analyzer.store.base import Owner, Row, State, Store
@@ -53,17 +59,15 @@ CALM_S: Final = 60.0  # a child that lived this long starts over with the shorte
 
 def run_receiver(settings: Settings) -> None:
     """Take OTLP and write the log until SIGTERM; then drain and return."""
-    from llmobs.access import Keys
     from llmobs.analyzer.decode import check
     from llmobs.analyzer.receive import Limits, run
 
     configure_logging()
     _stop_with_parent()
-    keys = Keys(key.get_secret_value() for key in settings.ingest_keys)
     run(
         _log_writer(settings),
         check,
-        keys=keys if settings.ingest_keys else None,
+        keys=_keys(settings),
         host=settings.host,
         http_port=settings.http_port,
         grpc_port=settings.grpc_port,
@@ -71,7 +75,23 @@ def run_receiver(settings: Settings) -> None:
             max_packed_bytes=settings.max_request_bytes,
             max_unpacked_bytes=settings.max_unpacked_bytes,
         ),
+        cors_origins=settings.cors_origins,
     )
+
+
+def _keys(settings: Settings) -> Keys:
+    from llmobs.access import Key, Keys, Quota, Role
+
+    ingest = [Key(key.get_secret_value()) for key in settings.ingest_keys]
+    feedback = [
+        Key(
+            key.get_secret_value(),
+            role=Role.FEEDBACK,
+            quota=Quota(spans_per_s=settings.feedback_per_s),
+        )
+        for key in settings.feedback_keys
+    ]
+    return Keys([*ingest, *feedback])
 
 
 # --- the engine process
@@ -130,7 +150,7 @@ class _Engine:
     def __init__(self, settings: Settings) -> None:
         from llmobs.analyzer.decode import warm
         from llmobs.analyzer.health import Health
-        from llmobs.analyzer.pipeline import Ingest, Loop, Scoring, Worker
+        from llmobs.analyzer.pipeline import Ingest, Loop, ScoredElsewhere, Scoring, Worker
         from llmobs.analyzer.publish import Metrics
         from llmobs.analyzer.score import ScoreStage, load_scorers
         from llmobs.analyzer.store import open_state, open_store
@@ -150,8 +170,11 @@ class _Engine:
         self._state = open_state(settings.data / "state.db")
         self._metrics = Metrics()
         self._otlp = _otlp(settings, self._metrics)
+        self._evaluations = _evaluations(settings, self._metrics)
+        publish = self._evaluations.put if self._evaluations else None
         names = None if settings.scorers == ("all",) else settings.scorers
-        stage = ScoreStage(load_scorers(names), time_box_s=settings.scorer_timeout_s)
+        scorers = load_scorers(names, settings.scorer_files)
+        stage = ScoreStage(scorers, time_box_s=settings.scorer_timeout_s)
         self._log: LogReader | None = None
         self._analysis: Analysis | None = None
         self._loops: list[Loop] = []
@@ -165,12 +188,17 @@ class _Engine:
             ingest = Ingest(self._log, self._store, prices, self._metrics)
             loop("ingest", ingest.step, 0.05)
         if settings.role == "worker":
-            scoring = Scoring(self._store, stage)
+            scoring = Scoring(self._store, stage, publish)
             worker = Worker(self._store, scoring, self._metrics, batch=settings.analysis_batch)
             loop("scoring", worker.step, 0.1)
             health = Health(self._store, self._log, "scoring", self._store.scored)
         else:
-            self._analysis = _analysis(settings, self._store, self._state, stage, self._metrics)
+            batches = (
+                Scoring(self._store, stage, publish)
+                if settings.role == "all"
+                else ScoredElsewhere(self._store, stage)
+            )
+            self._analysis = _analysis(settings, self._state, batches, self._metrics)
             announcer = _announcer(settings, self._state, self._metrics)
             loop("analysis", self._analysis.step, 0.1 if settings.role == "all" else 1.0)
             loop("announcer", lambda: announcer.step(time.time_ns()), 0.5)
@@ -185,6 +213,7 @@ class _Engine:
             token=web_token.get_secret_value() if web_token else None,
             admin_token=admin_token.get_secret_value() if admin_token else None,
             erase=_eraser(settings, self._store, self._state, self._analysis),
+            rescore=_rescorer(settings, self._store, self._state, stage),
             allowed_hosts=_allowed_hosts(settings),
         )
 
@@ -197,6 +226,8 @@ class _Engine:
             loop.start()
         if self._otlp:
             self._otlp.start()
+        if self._evaluations:
+            self._evaluations.start()
 
     def stop(self) -> None:
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
@@ -211,6 +242,8 @@ class _Engine:
             self._analysis.close()
         if self._log is not None:
             self._log.close()
+        if self._evaluations:
+            self._evaluations.stop()
         if self._otlp:
             self._otlp.stop()
         self._state.close()
@@ -273,15 +306,14 @@ def _log_reader(settings: Settings, store: Store) -> LogReader:
 
 
 def _analysis(
-    settings: Settings, store: Store, state: State, stage: ScoreStage, metrics: Metrics
+    settings: Settings, state: State, batches: ScoredBatches, metrics: Metrics
 ) -> Analysis:
     from llmobs.analyzer.monitor import MonitorSettings
-    from llmobs.analyzer.pipeline import Analysis, ScoredElsewhere, Scoring
+    from llmobs.analyzer.pipeline import Analysis
 
-    is_alone = settings.role == "all"
     return Analysis(
         state,
-        Scoring(store, stage) if is_alone else ScoredElsewhere(store, stage),
+        batches,
         MonitorSettings(
             reference_s=settings.reference_s,
             min_reference_units=settings.min_reference_sessions,
@@ -291,7 +323,8 @@ def _analysis(
             cooldown_s=settings.cooldown_s,
         ),
         metrics,
-        counts_spans=is_alone,
+        counts_spans=settings.role == "all",
+        grace_s=settings.completeness_grace_s,
         batch=settings.analysis_batch,
     )
 
@@ -325,6 +358,14 @@ def _otlp(settings: Settings, metrics: Metrics) -> OtlpPublisher | None:
     return OtlpPublisher(metrics, settings.otlp_endpoint, interval_s=settings.otlp_interval_s)
 
 
+def _evaluations(settings: Settings, metrics: Metrics) -> EvaluationPublisher | None:
+    if settings.otlp_evaluations == "none" or settings.role == "watch":
+        return None
+    from llmobs.analyzer.publish import EvaluationPublisher
+
+    return EvaluationPublisher(metrics, settings.otlp_endpoint, which=settings.otlp_evaluations)
+
+
 def _eraser(
     settings: Settings, store: Store, state: State, analysis: Analysis | None
 ) -> Callable[[Owner, str], Row] | None:
@@ -334,6 +375,18 @@ def _eraser(
     if analysis is None:
         return None
     return Eraser(store, state, analysis.forget, settings.data / "aside").erase
+
+
+def _rescorer(
+    settings: Settings, store: Store, state: State, stage: ScoreStage
+) -> Callable[[int, int, Sequence[str], int], Row] | None:
+    """Return what scores again; None where others score."""
+    from llmobs.analyzer.rescore import Rescorer
+
+    if settings.role == "watch":
+        return None
+    scored = store.scored if settings.role == "worker" else state.cursor
+    return Rescorer(store, stage, scored).step
 
 
 # --- the supervisor

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import tomllib
+import urllib.parse
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from llmobs.errors import ConfigurationError
@@ -20,7 +21,7 @@ from llmobs.errors import ConfigurationError
 __all__ = ["Settings", "load_settings"]
 
 CONFIG_FILE: Final = "llmobs.toml"
-# Variables of this prefix that are read elsewhere: by the command line and by the tests.
+# Variables of this prefix that are read elsewhere: by the command line, the SDK and the tests.
 NOT_SETTINGS: Final = frozenset(
     {
         "LLMOBS_CONFIG",
@@ -28,6 +29,8 @@ NOT_SETTINGS: Final = frozenset(
         "LLMOBS_KAFKA_HOME",
         "LLMOBS_URL",
         "LLMOBS_REQUIRE_OUTSIDE_PARTS",
+        "LLMOBS_SPOOL",
+        "LLMOBS_SPOOL_MAX_BYTES",
         "LLMOBS_TEST_CLICKHOUSE_URL",
     }
 )
@@ -78,13 +81,26 @@ class Settings(BaseSettings):
     ingest_keys: tuple[SecretStr, ...] = Field(
         default=(), description="Keys (or sha256: hashes) that senders must show; none: open."
     )
+    feedback_keys: tuple[SecretStr, ...] = Field(
+        default=(),
+        description="Keys (or hashes) that may send feedback and nothing else, for web pages; "
+        "they need ingest_keys beside them.",
+    )
+    feedback_per_s: float = Field(
+        default=20.0, gt=0, description="Feedback that each of these keys may send, per second."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Origins whose web pages may send, such as https://app.example; *: any.",
+    )
     web_token: SecretStr | None = Field(
         default=None, description="Bearer token of the page and the API; none: open."
     )
 
     admin_token: SecretStr | None = Field(
         default=None,
-        description="Bearer token that may delete users and sessions; none: nobody may.",
+        description="Bearer token that may delete users and sessions, and rescore; none: "
+        "nobody may.",
     )
 
     # How much
@@ -136,9 +152,18 @@ class Settings(BaseSettings):
         default=4096, gt=0, description="Spans that the analysis takes at once, in spans."
     )
 
+    completeness_grace_s: float = Field(
+        default=300.0,
+        ge=0,
+        description="How late a span may come before it counts as missing, in seconds.",
+    )
+
     # What is judged
     scorers: tuple[str, ...] = Field(
         default=("all",), description="Scorers to run, by entry point; all: what is installed."
+    )
+    scorer_files: tuple[Path, ...] = Field(
+        default=(), description="Python files whose scorers run as well."
     )
     scorer_timeout_s: float = Field(
         default=10.0, gt=0, description="Time that one scorer may take for one batch, in seconds."
@@ -199,6 +224,37 @@ class Settings(BaseSettings):
     otlp_interval_s: float = Field(
         default=15.0, gt=0, description="How often those metrics are pushed, in seconds."
     )
+    otlp_evaluations: Literal["none", "fail", "all"] = Field(
+        default="none",
+        description="Which scores go to otlp_endpoint as gen_ai.evaluation.result log events: "
+        "none, those that fail, or all.",
+    )
+
+    @field_validator("feedback_keys")
+    @classmethod
+    def _need_ingest_keys(
+        cls, keys: tuple[SecretStr, ...], info: ValidationInfo
+    ) -> tuple[SecretStr, ...]:
+        if keys and not info.data.get("ingest_keys"):
+            raise ValueError("they need ingest_keys: without these everybody may send everything")
+        return keys
+
+    @field_validator("otlp_evaluations")
+    @classmethod
+    def _go_elsewhere(cls, which: str, info: ValidationInfo) -> str:
+        if which == "none":
+            return which
+        endpoint = info.data.get("otlp_endpoint")
+        if not endpoint:
+            raise ValueError("they need otlp_endpoint: the receiver that the scores go to")
+        address = urllib.parse.urlsplit(endpoint)
+        is_here = address.hostname in {"127.0.0.1", "localhost", "::1", info.data.get("host")}
+        if is_here and address.port == info.data.get("http_port"):
+            raise ValueError(
+                "otlp_endpoint is this server's own receiver, which has the scores already; name "
+                "another one, or choose none"
+            )
+        return which
 
     @classmethod
     def settings_customise_sources(

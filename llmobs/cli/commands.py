@@ -17,6 +17,8 @@ from llmobs.cli.doctor import doctor
 from llmobs.cli.export import export
 from llmobs.cli.import_otel import import_otel
 from llmobs.cli.output import Column, clock, count, duration_ms, print_rows, usd
+from llmobs.cli.rescore import rescore
+from llmobs.cli.scorers import scorers
 from llmobs.errors import LlmobsError
 from llmobs.web.client import Api
 
@@ -379,3 +381,5 @@ cli.add_command(doctor)
 cli.add_command(export)
 cli.add_command(import_otel)
 cli.add_command(replay)
+cli.add_command(rescore)
+cli.add_command(scorers)

@@ -8,16 +8,26 @@ from llmobs.analyzer.score.base import (
     Target,
     Verdicts,
 )
-from llmobs.analyzer.score.stage import Batch, ScoreStage, load_scorers
+from llmobs.analyzer.score.load import GROUP, load_file, load_scorers
+from llmobs.analyzer.score.own import NAME, FunctionScorer, Verdict, scorer
+from llmobs.analyzer.score.stage import Batch, ScoreStage
+from llmobs.analyzer.score.verdicts import as_column
 
 __all__ = [
+    "GROUP",
+    "NAME",
     "Batch",
     "DistinctTexts",
+    "FunctionScorer",
     "ScoreStage",
     "Scorer",
     "ScoringInput",
     "Source",
     "Target",
+    "Verdict",
     "Verdicts",
+    "as_column",
+    "load_file",
     "load_scorers",
+    "scorer",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from queue import Empty, SimpleQueue
@@ -14,18 +14,17 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmobs import registry
-from llmobs.analyzer.score.base import DistinctTexts, Scorer, Source, Target, Verdicts
+from llmobs.analyzer.score.base import DistinctTexts, Scorer, Source, Target
+from llmobs.analyzer.score.verdicts import as_column
 from llmobs.errors import ConfigurationError
 from llmobs.measures.text import TextEncoder, TextFeatures, warm
 from llmobs.records import ScoreColumn, Scores, SpanBatch
 from llmobs.semconv import INFERENCE_OPERATIONS, OPERATION_EXECUTE_TOOL, OPERATION_RETRIEVAL
 
-__all__ = ["Batch", "ScoreStage", "load_scorers"]
+__all__ = ["Batch", "ScoreStage"]
 
 logger = logging.getLogger(__name__)
 
-_GROUP: Final = "llmobs.scorers"
 _FETCHING_OPERATIONS: Final = frozenset({OPERATION_EXECUTE_TOOL, OPERATION_RETRIEVAL})
 # A scorer that fails three times running will fail the fourth; it is tried again later.
 _MAX_FAILURES: Final = 3
@@ -38,28 +37,6 @@ _SLICE_SPANS: Final = 1024
 _Place: TypeAlias = tuple[str, Target]
 _Result: TypeAlias = ScoreColumn | str
 _Job: TypeAlias = Callable[[], _Result]
-
-
-def load_scorers(names: Sequence[str] | None = None) -> list[Scorer]:
-    """Load scorers by entry point.
-
-    Args:
-        names: Which; None: all that are installed.
-
-    Raises:
-        ConfigurationError: An unknown name, or a scorer that can't be made.
-    """
-    return [_load(name) for name in (registry.names(_GROUP) if names is None else names)]
-
-
-def _load(name: str) -> Scorer:
-    make: Callable[[], Scorer] = registry.load(_GROUP, name)
-    try:
-        return make()
-    except Exception as error:  # someone else's code
-        raise ConfigurationError(
-            f"scorer {name!r} can't be made: {type(error).__name__}; leave it out of `scorers`"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -188,9 +165,37 @@ class ScoreStage:
         self._is_warm = False
         self._health = {scorer.name: _Health() for scorer in self._scorers}
         self._running: dict[str, threading.Thread] = {}
+        self._turn = threading.Lock()
         if len(self._health) < len(self._scorers):
             names = ", ".join(scorer.name for scorer in self._scorers)
             raise ConfigurationError(f"two scorers have one name, of {names}; leave one out")
+
+    def beside(self, names: Collection[str]) -> ScoreStage:
+        """Return another stage over some of the same scorers, for another thread.
+
+        Both take turns, slice by slice, since a scorer need not stand two threads. Failures and
+        pauses of the one are not the other's.
+
+        Raises:
+            ConfigurationError: A name is no scorer's.
+        """
+        if unknown := sorted(set(names) - self._health.keys()):
+            raise ConfigurationError(
+                f"no scorer {unknown[0]!r} runs here; there are {', '.join(sorted(self._health))}"
+            )
+        stage = ScoreStage(
+            [scorer for scorer in self._scorers if scorer.name in names],
+            time_box_s=self._time_box_s,
+            encoder=self._encoder,
+            clock=self._clock,
+        )
+        stage._turn = self._turn
+        return stage
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """The version of each scorer by name."""
+        return {scorer.name: scorer.version for scorer in self._scorers}
 
     @property
     def n_failures(self) -> Mapping[str, int]:
@@ -217,11 +222,12 @@ class ScoreStage:
                 # Before the scorers, so that none is charged for the features that all share.
                 vectors["input"].append(batch.embeddings("input"))
                 vectors["output"].append(batch.embeddings("output"))
-                for scorer in asked:
-                    if scorer.name not in failed:
-                        reason = self._run(scorer, batch, worker, made, left_s)
-                        if reason:
-                            failed[scorer.name] = reason
+                with self._turn:
+                    for scorer in asked:
+                        if scorer.name not in failed:
+                            reason = self._run(scorer, batch, worker, made, left_s)
+                            if reason:
+                                failed[scorer.name] = reason
         for scorer in asked:
             if scorer.name not in failed:
                 self._health[scorer.name].in_a_row = 0
@@ -322,7 +328,7 @@ def _work(jobs: SimpleQueue[tuple[str, _Job, SimpleQueue[_Result]] | None]) -> N
 def _ask(scorer: Scorer, batch: Batch, target: Target) -> _Result:
     """Return what a scorer says, or why it says nothing that can be used."""
     try:
-        return _column(scorer, target, scorer.score(batch, target), len(batch.spans))
+        return as_column(scorer, target, scorer.score(batch, target), len(batch.spans))
     except Exception as error:  # a scorer is someone else's code
         # Its words may hold a user's text; its kind can't.
         return f"raised {type(error).__name__}"
@@ -336,19 +342,3 @@ def _joined(parts: Sequence[ScoreColumn]) -> ScoreColumn:
         labels=[label for part in parts for label in part.labels],
         explanations=[text for part in parts for text in part.explanations],
     )
-
-
-def _column(scorer: Scorer, target: Target, verdicts: Verdicts, n_spans: int) -> ScoreColumn | str:
-    """Return verdicts as a column that the next stages can trust, or what is wrong with them."""
-    values = np.asarray(verdicts.values, np.float64)
-    labels, explanations = list(verdicts.labels), list(verdicts.explanations)
-    lengths = {len(labels), len(explanations)}
-    if values.shape != (n_spans,) or lengths != {n_spans}:
-        return (
-            f"returned values of shape {values.shape}, {sorted(lengths)} texts for {n_spans} spans"
-        )
-    if np.isinf(values).any():
-        return "returned an infinite value"
-    if not all(isinstance(text, str) for text in (*labels, *explanations)):
-        return "returned labels or explanations that are no texts"
-    return ScoreColumn(scorer.name, scorer.version, target, values, labels, explanations)

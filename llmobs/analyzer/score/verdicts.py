@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from llmobs.analyzer.score.base import DistinctTexts, Verdicts
+from llmobs.analyzer.score.base import DistinctTexts, Scorer, Target, Verdicts
 from llmobs.measures.text import Head
-from llmobs.records import FloatArray
+from llmobs.records import FloatArray, ScoreColumn
 
-__all__ = ["head_verdicts", "spread"]
+__all__ = ["as_column", "head_verdicts", "spread"]
 
 
 def spread(
@@ -47,3 +47,21 @@ def head_verdicts(
         for value, position, fail in zip(values.tolist(), positions.tolist(), fails, strict=True)
     ]
     return spread(distinct, values, ["fail" if fail else "pass" for fail in fails], explanations)
+
+
+def as_column(
+    scorer: Scorer, target: Target, verdicts: Verdicts, n_spans: int
+) -> ScoreColumn | str:
+    """Return verdicts as a column that the next stages can trust, or what is wrong with them."""
+    values = np.asarray(verdicts.values, np.float64)
+    labels, explanations = list(verdicts.labels), list(verdicts.explanations)
+    lengths = {len(labels), len(explanations)}
+    if values.shape != (n_spans,) or lengths != {n_spans}:
+        return (
+            f"returned values of shape {values.shape}, {sorted(lengths)} texts for {n_spans} spans"
+        )
+    if np.isinf(values).any():
+        return "returned an infinite value"
+    if not all(isinstance(text, str) for text in (*labels, *explanations)):
+        return "returned labels or explanations that are no texts"
+    return ScoreColumn(scorer.name, scorer.version, target, values, labels, explanations)
