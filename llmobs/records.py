@@ -54,6 +54,7 @@ __all__ = [
     "Rejected",
     "ScoreColumn",
     "Scores",
+    "Seen",
     "Segment",
     "Signal",
     "SpanBatch",
@@ -402,6 +403,19 @@ class Scores:
     def get(self, name: str) -> ScoreColumn | None:
         """Return the column of that name, None where no such scorer ran."""
         return next((column for column in self.columns if column.name == name), None)
+
+
+class Seen(NamedTuple):
+    """How much of what a service's processes have numbered has come in.
+
+    Attributes:
+        ratio: Spans seen of those that were numbered, of the last day, in [0, 1]; NaN where
+            none came.
+        n_missing: Numbers that had not come in time, since counting began; never falls.
+    """
+
+    ratio: float
+    n_missing: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ import pytest
 from llmobs.analyzer.log import SegmentReader, SegmentWriter
 from llmobs.analyzer.log.base import LogReader
 from llmobs.analyzer.log.kafka import KafkaLogReader
-from llmobs.analyzer.monitor import MonitorSettings
+from llmobs.analyzer.monitor import Completeness, MonitorSettings
 from llmobs.analyzer.notify import AlertBook, Announcer
 from llmobs.analyzer.pipeline import Analysis, Ingest, ScoredElsewhere, Scoring, Worker
 from llmobs.analyzer.publish import Metrics
@@ -23,6 +24,7 @@ from llmobs.analyzer.score import ScoreStage, load_scorers
 from llmobs.analyzer.store import ClickHouseStore, SqliteState, open_state, open_store
 from llmobs.analyzer.store.base import Row
 from llmobs.measures.cost import PriceBook
+from llmobs.records import Seen
 from tests.clickhouse_http import served
 from tests.kafka import Broker, broker
 from tests.otlp import chat_span, traces_request
@@ -42,7 +44,11 @@ SETTINGS = MonitorSettings(
 
 
 def chunk(number: int) -> dict[str, bytes]:
-    """Make ten minutes of sessions, one request each; answers turn toxic in the last hour."""
+    """Make ten minutes of sessions, one request each; answers turn toxic in the last hour.
+
+    All are of one process, whose spans are numbered; one of them is lost.
+    """
+    numbers = (n for n in itertools.count() if n != 7)
     chance = random.Random(number)
     start = T0_NS + number * CHUNK_NS
     requests = {}
@@ -61,6 +67,10 @@ def chunk(number: int) -> dict[str, bytes]:
                     text=QUESTIONS[which],
                     answer=INSULT if toxic else ANSWERS[which],
                     error="timeout" if chance.random() < 0.02 else "",
+                    attributes={
+                        "llmobs.sequence": next(numbers),
+                        "llmobs.process.id": f"p-{number}",
+                    },
                 )
             )
         requests[session] = traces_request(spans)
@@ -192,6 +202,16 @@ def test_two_analyzers_give_what_one_gives_and_one_may_die(
         assert many.sizes()["spans"] == n_spans
         assert_same(one, many)
         assert_same_alerts(one_watcher.state, many_watcher.state)
+        n_lost = N_CHUNKS - 1  # the last one may come still
+        seen = Seen(n_spans / (n_spans + n_lost), n_lost)
+        assert completeness(one_watcher) == completeness(many_watcher) == {"tests": seen}
+
+
+def completeness(watcher: Watcher) -> Mapping[str, Seen]:
+    watcher.analysis.close()  # writes down where it stands
+    saved = watcher.state.completeness_state()
+    assert saved is not None
+    return Completeness.from_state(saved, now_ns=0).by_service()
 
 
 def has_scored(members: list[Analyzer], store: ClickHouseStore, n_spans: int) -> bool:

@@ -48,6 +48,34 @@ def test_a_channel_does_not_show_its_secret(elsewhere: Path) -> None:
     assert settings.channels["ops"].get_secret_value() == "slack://secret-token"
 
 
+def test_keys_of_web_pages_are_refused_where_everybody_may_send(elsewhere: Path) -> None:
+    (elsewhere / "llmobs.toml").write_text('feedback_keys = ["public"]\n')
+    with pytest.raises(ConfigurationError, match=r"feedback_keys.*need ingest_keys"):
+        load_settings()
+    (elsewhere / "llmobs.toml").write_text('feedback_keys = ["public"]\ningest_keys = ["k"]\n')
+    assert len(load_settings().feedback_keys) == 1
+
+
 def test_a_settings_file_that_is_named_but_missing_is_an_error(elsewhere: Path) -> None:
     with pytest.raises(ConfigurationError, match="no settings file"):
         load_settings(elsewhere / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "reason"),
+    [
+        ("", "need otlp_endpoint"),
+        ("http://localhost:4318", "own receiver"),
+        ("http://127.0.0.1:4318/", "own receiver"),
+    ],
+)
+def test_scores_are_not_pushed_to_nobody_or_to_the_server_itself(
+    endpoint: str, reason: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        load_settings(otlp_endpoint=endpoint, otlp_evaluations="all")
+
+
+def test_scores_may_be_pushed_to_a_collector_on_the_same_machine() -> None:
+    settings = load_settings(otlp_endpoint="http://localhost:14318", otlp_evaluations="fail")
+    assert settings.otlp_evaluations == "fail"

@@ -19,9 +19,14 @@ _HEADERS: Final = ("x-api-key", "api-key")
 
 
 class Role(Enum):
-    """What a key is for; `ADMIN` may do all."""
+    """What a key is for; `ADMIN` may do all.
+
+    A key for `FEEDBACK` stands in web pages, where anybody can read it: it may say what somebody
+    thinks of an answer, and nothing else. Who may send everything may send that, too.
+    """
 
     INGEST = "ingest"
+    FEEDBACK = "feedback"
     READ = "read"
     ADMIN = "admin"
 
@@ -52,6 +57,8 @@ class KeyOwner:
 
     def may(self, role: Role) -> bool:
         """Return whether this owner may do what `role` is for."""
+        if role is Role.FEEDBACK and self.role is Role.INGEST:
+            return True
         return self.role in (role, Role.ADMIN)
 
 

@@ -24,7 +24,7 @@ from typing import Final, Protocol
 
 from llmobs.analyzer.decode import decode_events, decode_metrics, decode_spans
 from llmobs.analyzer.log.base import LogReader
-from llmobs.analyzer.monitor import Monitors, MonitorSettings
+from llmobs.analyzer.monitor import GRACE_S, Completeness, Monitors, MonitorSettings
 from llmobs.analyzer.normalize import (
     CONTENT_EVENTS,
     content_of,
@@ -52,11 +52,21 @@ from llmobs.records import (
     source_of,
 )
 
-__all__ = ["Analysis", "Ingest", "Loop", "ScoredElsewhere", "Scoring", "Worker"]
+__all__ = [
+    "Analysis",
+    "Ingest",
+    "Loop",
+    "ScoredBatches",
+    "ScoredElsewhere",
+    "Scoring",
+    "Worker",
+    "with_content",
+]
 
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], int]
+Publish = Callable[[SpanBatch, Scores], None]
 _Columns = tuple[SpanBatch, EventBatch, MetricBatch]
 FORGET_TIMEOUT_S: Final = 60.0
 COMMIT_EVERY_NS: Final = 2_000_000_000
@@ -184,7 +194,7 @@ class ScoredBatches(Protocol):
         """Return the next spans with their scores."""
 
 
-def _with_content(store: Store, spans: SpanBatch) -> SpanBatch:
+def with_content(store: Store, spans: SpanBatch) -> SpanBatch:
     """Fill in the texts of calls whose content came as log records, in earlier segments, too."""
     bare = without_content(spans)
     if not len(bare):
@@ -193,10 +203,16 @@ def _with_content(store: Store, spans: SpanBatch) -> SpanBatch:
 
 
 class Scoring:
-    """Scores what this process stored."""
+    """Scores what this process stored.
 
-    def __init__(self, store: Store, stage: ScoreStage) -> None:
-        self._store, self._stage = store, stage
+    Args:
+        store: Gives the spans and takes the scores.
+        stage: All scorers.
+        publish: Told of every batch once its scores are stored; it must neither wait nor raise.
+    """
+
+    def __init__(self, store: Store, stage: ScoreStage, publish: Publish | None = None) -> None:
+        self._store, self._stage, self._publish = store, stage, publish
 
     def resume(self, cursor: Cursor) -> None:
         """Forget the scores of a pass that was not written down."""
@@ -207,9 +223,9 @@ class Scoring:
         spans, events, last = self._store.read(after, limit)
         if last == NOTHING:  # ten times a second: no scorer is asked about nothing
             return Scored(spans, events, self._stage.complete(spans, ()), last)
-        spans = _with_content(self._store, spans)
+        spans = with_content(self._store, spans)
         scores = self._stage.score(spans)
-        self._store.append_scores(last, spans, scores)
+        self._append(last, spans, scores)
         self._store.append_evaluations(last, events)
         self._score_late(spans, events, last)
         return Scored(spans, events, scores, last)
@@ -222,7 +238,12 @@ class Scoring:
             return
         bare = without_content(self._store.spans_of(traces, last))
         late = join_content(bare, content)
-        self._store.append_scores(last, late, self._stage.score(late))
+        self._append(last, late, self._stage.score(late))
+
+    def _append(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
+        self._store.append_scores(segment, spans, scores)
+        if self._publish is not None:
+            self._publish(spans, scores)
 
 
 class ScoredElsewhere:
@@ -237,7 +258,7 @@ class ScoredElsewhere:
     def read(self, after: Cursor, limit: int) -> Scored:
         """Read the next spans and their scores; what a score does not hold is computed again."""
         spans, events, columns, last = self._store.read_scored(after, limit)
-        spans = _with_content(self._store, spans)
+        spans = with_content(self._store, spans)
         return Scored(spans, events, self._stage.complete(spans, columns), last)
 
 
@@ -272,11 +293,12 @@ class Analysis:
     """Watches what was scored, and writes down what it found.
 
     Args:
-        state: Where the monitors, their findings and the cursor move together.
+        state: Where the monitors, completeness, findings and the cursor move together.
         batches: `Scoring` on one machine, `ScoredElsewhere` beside workers.
         settings: Of the monitors.
         metrics: Told of findings.
         counts_spans: Whether it is told of every batch, too; workers count their own.
+        grace_s: How late a span may come before it counts as missing.
         batch: Spans taken at once, about.
         clock: Nanoseconds since 1970.
     """
@@ -289,11 +311,13 @@ class Analysis:
         metrics: Metrics,
         *,
         counts_spans: bool = True,
+        grace_s: float = GRACE_S,
         batch: int = 4096,
         clock: Clock = time.time_ns,
     ) -> None:
         self._state, self._batches, self._clock, self._batch = state, batches, clock, batch
         self._settings, self._metrics, self._counts_spans = settings, metrics, counts_spans
+        self._grace_s = grace_s
         self._commit_every_ns = COMMIT_EVERY_NS
         self._to_forget: queue.SimpleQueue[tuple[Erased, threading.Event]] = queue.SimpleQueue()
         self._is_torn = False
@@ -335,6 +359,9 @@ class Analysis:
         self._cursor = self._state.cursor()
         self._batches.resume(self._cursor)
         self._monitors = _restored(self._state.monitor_state(), self._settings)
+        self._completeness = _restored_completeness(
+            self._state.completeness_state(), self._grace_s, self._clock()
+        )
         self._committed_ns = self._clock()
         self._is_torn = False
 
@@ -349,8 +376,11 @@ class Analysis:
         scored = self._batches.read(self._cursor, self._batch)
         now_ns = self._clock()
         findings = self._monitors.observe(scored.spans, scored.scores, now_ns=now_ns)
+        self._completeness.observe(scored.spans, now_ns=now_ns)
         if scored.last != NOTHING:
             self._cursor = {**self._cursor, source_of(scored.last): scored.last}
+        else:
+            self._completeness.settle(now_ns)
         # A clock that was set back is not waited for.
         if findings or not 0 <= now_ns - self._committed_ns <= self._commit_every_ns:
             self._commit(findings, now_ns)
@@ -361,8 +391,15 @@ class Analysis:
     def _commit(self, findings: Sequence[Finding], now_ns: int) -> None:
         started_ns = time.monotonic_ns()
         statuses = self._monitors.statuses(now_ns)
-        self._state.commit(self._cursor, self._monitors.to_state(), findings, statuses)
+        self._state.commit(
+            self._cursor,
+            self._monitors.to_state(),
+            findings,
+            statuses,
+            self._completeness.to_state(),
+        )
         self._metrics.record_monitors(statuses, findings)
+        self._metrics.record_completeness(self._completeness.by_service())
         self._committed_ns = self._clock()
         # Many places make a large state: writing it never takes more than a small share.
         self._commit_every_ns = max(COMMIT_EVERY_NS, 20 * (time.monotonic_ns() - started_ns))
@@ -376,6 +413,16 @@ def _restored(saved: bytes | None, settings: MonitorSettings) -> Monitors:
     except ConfigurationError as error:  # of another version
         logger.warning("monitors start over", extra={"reason": str(error)})
         return Monitors(settings)
+
+
+def _restored_completeness(saved: bytes | None, grace_s: float, now_ns: int) -> Completeness:
+    if saved is None:
+        return Completeness(grace_s=grace_s)
+    try:
+        return Completeness.from_state(saved, now_ns=now_ns, grace_s=grace_s)
+    except ConfigurationError as error:  # of another version
+        logger.warning("completeness starts over", extra={"reason": str(error)})
+        return Completeness(grace_s=grace_s)
 
 
 class Loop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -29,6 +30,8 @@ STUCK_STAGE_S: Final = 600.0
 MANY_PARTS: Final = 300
 TOO_MANY_PARTS: Final = 1000
 SLOW_LAG_S: Final = 60.0
+# Below, the alert LlmCallsMissing fires: cost and rates are too low by so much.
+COMPLETE: Final = 0.999
 QUIET_S: Final = 3600.0
 SKEW_S: Final = 5.0
 LARGE_SPAN_BYTES: Final = 4096.0
@@ -50,12 +53,15 @@ _FIND: Final = (
 
 # What a refused request means, and what to do: about the sender, or about this server.
 _REFUSED: Final[Mapping[str, tuple[str, str]]] = {
-    "invalid": ("held bytes that are not OTLP", "look at what the sender posts, and where to"),
+    "invalid": ("were neither OTLP nor feedback", "look at what the sender posts, and where to"),
     "unauthenticated": (
         "showed no key that is known",
         'give the sender one of ingest_keys: OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer …"',
     ),
-    "forbidden": ("showed a key that may not send this", "give the sender another key"),
+    "forbidden": (
+        "showed a key that may not send this, or came from a web page that may not",
+        "give the sender another key; name a page's origin in cors_origins",
+    ),
     "not_found": (
         "went to a path that is not there",
         "point the sender at the root (http://host:4318); it adds /v1/traces itself",
@@ -180,6 +186,8 @@ def diagnose(
     yield from _backlogs(health)
     yield from _items(health)
     yield from _losses(health["lost"])
+    if "analysis" in status["details"]:
+        yield from _completeness(health["completeness"], health["missing"])
     yield _lag(health["lag_s"], sizes["spans"])
     yield from _failures(health)
     yield _monitors(monitors)
@@ -198,7 +206,7 @@ def _ask(api: Api) -> Iterator[Check]:
     except LlmobsError as error:
         yield Check("server", "problem", str(error), _FIND)
         return
-    if "backlog" not in status.get("health", {}):
+    if "completeness" not in status.get("health", {}):
         words = f"llmobs {status['version']} there is older than this command"
         yield Check("server", "problem", words, "update llmobs there and restart it")
         return
@@ -338,6 +346,26 @@ def _losses(lost: Mapping[str, int]) -> Iterator[Check]:
     for reason, n in lost.items():
         words, next_step = _LOST.get(reason, (reason, "read the server's log"))
         yield Check(f"lost: {reason}", "problem", f"{n:,} {words}", next_step)
+
+
+def _completeness(ratios: Mapping[str, float], missing: Mapping[str, float]) -> Iterator[Check]:
+    if not ratios:
+        yield Check("completeness", "ok", "not known: no producer numbered its spans today")
+    for service, ratio in sorted(ratios.items()):
+        name = f"seen: {service or '(no name)'}"
+        n = int(missing[service])
+        if ratio == 1:
+            yield Check(name, "ok", "all spans of the last day came in")
+            continue
+        # Rounded down: 100 % is said of nothing that lost a span.
+        share = math.floor(ratio * 10_000) / 10_000
+        yield Check(
+            name,
+            "warning" if ratio < COMPLETE else "ok",
+            f"{share:.2%} of the spans of the last day came in "
+            f"({n:,} missing since counting began)",
+            "in the app, llmobs.status() counts what was dropped; docs/runbooks.md#missing-calls",
+        )
 
 
 def _engine(engine: Mapping[str, float]) -> Iterator[Check]:

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from llmobs.analyzer.store.base import EXPORTED, Exported, Owner, Row, State, Store
-from llmobs.errors import LlmobsError, StoreError
+from llmobs.analyzer.store.base import EXPORTED, NOTHING, Exported, Owner, Row, State, Store
+from llmobs.errors import ConfigurationError, LlmobsError, StoreError
 from llmobs.web.errors import BadQueryError, NotFoundError, UnavailableError
 from llmobs.web.health import health
 from llmobs.web.query import DIMENSIONS, MAX_LIMIT, Query, Window, step_s
 
-__all__ = ["BY_ID", "FILES", "LISTS", "OWNERS", "Api", "Erase", "Ready"]
+__all__ = ["ACTIONS", "BY_ID", "FILES", "LISTS", "OWNERS", "Api", "Erase", "Ready", "Rescore"]
 
 Ready: TypeAlias = Callable[[], tuple[bool, dict[str, Any]]]
 Erase: TypeAlias = Callable[[Owner, str], Row]
+Rescore: TypeAlias = Callable[[int, int, Sequence[str], int], Row]
 
 MAX_SPANS: Final = 2_000  # of one trace: nobody reads more, and it would be many MB
 
@@ -44,6 +45,7 @@ class Api:
         ready: Whether the engine works, with details.
         metrics: The engine's own metrics in Prometheus' text format.
         erase: Forgets a user or a session; None: another process does.
+        rescore: Scores the next spans of a window again; None: another process does.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Api:
         ready: Ready,
         metrics: Callable[[], bytes],
         erase: Erase | None = None,
+        rescore: Rescore | None = None,
     ) -> None:
         self._store = store
         self._state = state
         self._ready = ready
         self._metrics = metrics
         self._erase = erase
+        self._rescore = rescore
 
     def overview(self, query: Query) -> Row:
         """Return the totals of the window and of the one before it."""
@@ -239,6 +243,24 @@ class Api:
                 str(error), hint="It is noted, and nothing more comes in."
             ) from error
 
+    def rescore(self, query: Query) -> Row:
+        """Score the next spans of a window again, and say how far it has come.
+
+        Ask again with the `after` and the window of the answer, until `after` is -1.
+        """
+        if self._rescore is None:
+            raise NotFoundError(
+                "this process does not score", hint="Ask the one with the role all, or a worker."
+            )
+        window = query.window()
+        after = query.whole("after", NOTHING, low=0, high=2**63 - 1)
+        names = [name for name in (query.text("scorer") or "").split(",") if name]
+        try:
+            row = self._rescore(window.since_ns, window.until_ns, names, after)
+        except ConfigurationError as error:
+            raise BadQueryError(str(error), hint="`llmobs scorers list` shows them.") from error
+        return {"window": window.to_json(), **row}
+
     def status(self, query: Query) -> Row:
         """Return how the engine stands, what its metrics say of it, and how much it keeps."""
         ready, details = self._ready()
@@ -286,6 +308,11 @@ LISTS: Final[Mapping[str, tuple[Callable[[Api, Query], Row], frozenset[str]]]] =
 
 OWNERS: Final[Mapping[str, Owner]] = {"users": "user", "sessions": "session"}
 """Address before ``/{id}`` that can be deleted to what the id is of."""
+
+ACTIONS: Final[Mapping[str, tuple[Callable[[Api, Query], Row], frozenset[str]]]] = {
+    "rescore": (Api.rescore, _WINDOW | {"scorer", "after"}),
+}
+"""Address that does something, by POST, to method and parameters; for who may delete."""
 
 FILES: Final[Mapping[str, tuple[Callable[[Api, Query, str], Iterator[bytes]], frozenset[str]]]] = {
     "export": (Api.export_file, _WINDOW),

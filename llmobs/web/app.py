@@ -26,7 +26,17 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from llmobs.analyzer.store.base import Owner, Row, State, Store
 from llmobs.errors import ConfigurationError, StoreError
-from llmobs.web.api import BY_ID, FILES, LISTS, OWNERS, Api, Erase, Ready
+from llmobs.web.api import (
+    ACTIONS,
+    BY_ID,
+    FILES,
+    LISTS,
+    OWNERS,
+    Api,
+    Erase,
+    Ready,
+    Rescore,
+)
 from llmobs.web.assets import Assets
 from llmobs.web.encode import JsonResponse
 from llmobs.web.errors import ApiError, ForbiddenError, NotFoundError
@@ -67,6 +77,7 @@ def create_app(
     token: str | None = None,
     admin_token: str | None = None,
     erase: Erase | None = None,
+    rescore: Rescore | None = None,
     base_path: str = "",
     allowed_hosts: Sequence[str] = ("*",),
     clock_ns: Callable[[], int] = time.time_ns,
@@ -79,8 +90,9 @@ def create_app(
         metrics: The engine's own metrics in Prometheus' text format.
         ready: Whether the engine works, with details as JSON values; asked by ``/readyz``.
         token: Who wants data must know it; None: everyone may look.
-        admin_token: Who wants to delete must know it; None: nobody may.
+        admin_token: Who wants to delete or to rescore must know it; None: nobody may.
         erase: Forgets a user or a session; None: another process does.
+        rescore: Scores the next spans of a window again; None: another process does.
         base_path: What page, assets and API lie below, such as ``/llmobs`` behind a proxy.
             The probes and ``/metrics`` are always at the root.
         allowed_hosts: Names that page and API answer to. Without a token, naming them keeps
@@ -102,7 +114,7 @@ def create_app(
     gate = TokenGate(token, f"{base_path}/") if token is not None else None
     assets = Assets(base_path)
     admin = TokenGate(admin_token, f"{base_path}/") if admin_token is not None else None
-    endpoints = _Endpoints(Api(store, state, ready, metrics, erase), gate, admin, clock_ns)
+    endpoints = _Endpoints(Api(store, state, ready, metrics, erase, rescore), gate, admin, clock_ns)
 
     async def page(_request: Request) -> Response:
         return assets.page()
@@ -183,6 +195,10 @@ class _Endpoints:
         for name, owner in OWNERS.items():
             erase = partial(self._erase, owner)
             routes.append(Route(f"/api/v1/{name}/{{id:path}}", erase, methods=["DELETE"]))
+        for name, (act, known) in ACTIONS.items():
+            routes.append(
+                Route(f"/api/v1/{name}", partial(self._act, act, known), methods=["POST"])
+            )
         for name, (parts, known) in FILES.items():
             routes.append(Route(f"/api/v1/{name}/{{name}}", partial(self._stream, parts, known)))
         for name, by_id in BY_ID.items():
@@ -204,14 +220,28 @@ class _Endpoints:
         return await anyio.to_thread.run_sync(read, limiter=self._limiter)
 
     async def _erase(self, owner: Owner, request: Request) -> Response:
-        if self._admin is None:
-            raise ForbiddenError("nobody may delete", hint="Set admin_token on the server.")
-        if not self._admin.bears(request):  # a cookie alone deletes nothing
-            return self._admin.refusal()
+        if (refusal := self._refusal(request, "delete")) is not None:
+            return refusal
         Query(request.query_params, frozenset(), self._clock_ns())
         name = request.path_params["id"]
         row = await anyio.to_thread.run_sync(self._api.erase, owner, name, limiter=self._limiter)
         return JsonResponse(row)
+
+    async def _act(
+        self, method: Callable[[Api, Query], Row], known: frozenset[str], request: Request
+    ) -> Response:
+        if (refusal := self._refusal(request, "do this")) is not None:
+            return refusal
+        query = Query(request.query_params, known, self._clock_ns())
+        row = await anyio.to_thread.run_sync(method, self._api, query, limiter=self._limiter)
+        return JsonResponse(row)
+
+    def _refusal(self, request: Request, wish: str) -> Response | None:
+        """Return the answer to who may not change anything; None: they may."""
+        if self._admin is None:
+            raise ForbiddenError(f"nobody may {wish}", hint="Set admin_token on the server.")
+        # A cookie alone changes nothing.
+        return None if self._admin.bears(request) else self._admin.refusal()
 
     async def _stream(
         self, method: Callable[..., Iterator[bytes]], known: frozenset[str], request: Request

@@ -25,7 +25,8 @@ class Api:
 
     Args:
         url: Address of the page, such as ``http://127.0.0.1:4319``.
-        token: The server's `web_token`, if it has one; to delete, its `admin_token`.
+        token: The server's `web_token`, if it has one; to delete or to rescore, its
+            `admin_token`.
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
@@ -43,6 +44,11 @@ class Api:
     def delete(self, path: str) -> Any:
         """Delete what is at ``/api/v1/<path>`` and return the JSON answer; raises as `get`."""
         with self._open("DELETE", path, {}, _LONG_TIMEOUT_S) as answer:
+            return json.loads(self._read(answer))
+
+    def post(self, path: str, **parameters: Any) -> Any:
+        """Have ``/api/v1/<path>`` do something and return the JSON answer; raises as `get`."""
+        with self._open("POST", path, parameters, _LONG_TIMEOUT_S) as answer:
             return json.loads(self._read(answer))
 
     def download(self, path: str, file: IO[bytes], **parameters: Any) -> Iterator[int]:

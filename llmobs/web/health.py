@@ -45,6 +45,11 @@ _BACKLOG: Final[Mapping[str, str]] = {
     "n_segments": "llmobs_backlog_segments",
     "oldest_s": "llmobs_backlog_seconds",
 }
+# Group -> metric; its values by service.
+_BY_SERVICE: Final[Mapping[str, str]] = {
+    "completeness": "llmobs_completeness_ratio",
+    "missing": "llmobs_calls_missing_total",
+}
 _LAG: Final = "llmobs_scoring_lag_seconds"
 _HEARTBEAT: Final = "llmobs_last_cycle_timestamp_seconds"
 
@@ -53,6 +58,7 @@ _READ: Final = (
     *(name for name, _ in _COUNTERS.values()),
     *(name for names in _PLAIN.values() for name in names.values()),
     *_BACKLOG.values(),
+    *_BY_SERVICE.values(),
     _LAG,
     _HEARTBEAT,
 )
@@ -70,9 +76,11 @@ def health(text: bytes, now_s: float) -> dict[str, Any]:
         nothing; ``backlog``: by stage, n_segments that wait and how long the oldest has
         (oldest_s); ``engine``: the store's size, parts, merges and mutations as far as it
         answers, records in Kafka and bytes set aside; ``lag_s`` of the analysis, None before
-        its first batch; and counts since the start, those that are 0 left out: ``requests`` and
-        ``items`` by outcome, ``repairs``, ``scorer_failures``, ``publish_failures``,
-        ``folded_series``, ``lost`` by reason.
+        its first batch; by service, ``completeness`` (spans seen of those numbered, of the last
+        day, where it is known) and ``missing`` (how many had not come in time); and
+        counts since the start, those that are 0 left out: ``requests`` and ``items`` by outcome,
+        ``repairs``, ``scorer_failures``, ``publish_failures``, ``folded_series``, ``lost`` by
+        reason.
     """
     values = _values(text)
     counts = {
@@ -87,6 +95,10 @@ def health(text: bytes, now_s: float) -> dict[str, Any]:
             for group, names in _PLAIN.items()
         },
         "backlog": _by_stage(values),
+        **{
+            group: {labels["service_name"]: value for labels, value in values[metric]}
+            for group, metric in _BY_SERVICE.items()
+        },
         "lag_s": values[_LAG][0][1] if values[_LAG] else None,
         **counts,
     }

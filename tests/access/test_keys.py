@@ -62,15 +62,20 @@ def test_a_key_may_be_configured_by_its_hash() -> None:
     assert owner.name == "two"
 
 
-def test_roles_limit_what_a_key_may_do() -> None:
-    keys = Keys(["i", Key("r", role=Role.READ), Key("a", role=Role.ADMIN)])
+def test_a_key_may_do_what_it_is_for_and_who_sends_may_give_feedback_too() -> None:
+    keys = Keys(["i", *(Key(role.value[0], role=role) for role in Role if role is not Role.INGEST)])
     may = {
         shown: [
             role for role in Role if (owner := keys.check({"api-key": shown})) and owner.may(role)
         ]
-        for shown in "ira"
+        for shown in "ifra"
     }
-    assert may == {"i": [Role.INGEST], "r": [Role.READ], "a": list(Role)}
+    assert may == {
+        "i": [Role.INGEST, Role.FEEDBACK],
+        "f": [Role.FEEDBACK],
+        "r": [Role.READ],
+        "a": list(Role),
+    }
 
 
 def test_an_owner_has_the_quota_of_the_key_and_a_name_that_does_not_give_it_away() -> None:

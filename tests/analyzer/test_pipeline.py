@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -18,6 +19,7 @@ from llmobs.analyzer.monitor import MonitorSettings
 from llmobs.analyzer.normalize import normalize
 from llmobs.analyzer.pipeline import Analysis, Ingest, Loop, Scoring
 from llmobs.analyzer.publish import Metrics
+from llmobs.analyzer.receive.feedback import read_feedback
 from llmobs.analyzer.score import ScoreStage, load_scorers
 from llmobs.analyzer.store import ClickHouseStore, SqliteState
 from llmobs.measures.cost import PriceBook
@@ -164,6 +166,74 @@ def test_content_that_came_apart_from_its_span_is_scored_in_either_order(
     Analysis(state, scoring, MonitorSettings(), Metrics()).step()
     (refusal,) = store.trace(span.trace_id.hex())[0]["scores"]
     assert (refusal["name"], refusal["label"]) == ("refusal", "fail")
+
+
+@pytest.mark.parametrize("first", ["span", "feedback"])
+def test_feedback_of_a_page_is_joined_to_its_span_in_either_order(
+    store: ClickHouseStore, state: SqliteState, first: str
+) -> None:
+    span = chat_span(random.Random(1))
+    said: dict[str, Any] = {
+        "trace_id": span.trace_id.hex(),
+        "span_id": span.span_id.hex(),
+        "score": 0,
+        "comment": "not what I asked",
+    }
+    request, _ = read_feedback(json.dumps(said).encode())
+    spans = normalize(decode_spans([traces_request([span])]), now_ns=time.time_ns())
+    nothing, silence = normalize(decode_spans([]), now_ns=0), decode_events([])[0]
+    parts = [(spans, silence), (nothing, decode_events([request])[0])]
+    metrics = Metrics()
+    scoring = Scoring(store, ScoreStage(load_scorers(("refusal",)), time_box_s=60))
+    analysis = Analysis(state, scoring, MonitorSettings(), metrics)
+    for number, part in enumerate(parts if first == "span" else reversed(parts)):
+        store.append(number, *part, decode_metrics([])[0])
+        analysis.step()
+    scores = {score["name"]: score for score in store.trace(said["trace_id"])[0]["scores"]}
+    feedback = scores["user_feedback"]
+    assert (feedback["value"], feedback["explanation"]) == (0.0, "not what I asked")
+    assert b'llmobs_feedback_total{llmobs_feature="",rating="down"' in metrics.render()
+
+
+def test_completeness_is_told_when_it_is_written_down_and_goes_on_after_a_restart(
+    store: ClickHouseStore, state: SqliteState
+) -> None:
+    times = {"now_ns": time.time_ns()}
+    scoring = Scoring(store, ScoreStage(load_scorers(("refusal",)), time_box_s=60))
+
+    def started() -> tuple[Analysis, Metrics]:
+        metrics = Metrics()
+        return Analysis(
+            state, scoring, MonitorSettings(), metrics, clock=lambda: times["now_ns"]
+        ), metrics
+
+    def pass_by(seconds: int) -> None:
+        times["now_ns"] += seconds * 10**9
+        analysis.step()
+
+    analysis, metrics = started()
+    pass_by(400)
+    for segment, numbers in enumerate([(0, 1, 4), (0, 1, 4), (5,)]):
+        sent = [
+            chat_span(
+                random.Random(number),
+                at_ns=times["now_ns"],
+                attributes={"llmobs.sequence": number, "llmobs.process.id": "a0b1c2d3"},
+            )
+            for number in numbers
+        ]
+        spans = normalize(decode_spans([traces_request(sent)]), now_ns=times["now_ns"])
+        store.append(segment, spans, decode_events([])[0], decode_metrics([])[0])
+        pass_by(3)
+        assert b'llmobs_completeness_ratio{service_name="tests"} 1.0' in metrics.render()
+        analysis, metrics = started()
+    pass_by(299)
+    assert b'llmobs_calls_missing_total{service_name="tests"} 0.0' in metrics.render()
+    pass_by(2)
+    pass_by(3)
+    assert b'llmobs_calls_missing_total{service_name="tests"} 2.0' in metrics.render()
+    ratio = f'llmobs_completeness_ratio{{service_name="tests"}} {4 / 6}'
+    assert ratio.encode() in metrics.render()
 
 
 def test_an_analysis_that_was_not_committed_is_done_again_after_a_restart(

@@ -223,6 +223,31 @@ def test_a_clock_that_differs_from_the_servers_is_told_with_its_side() -> None:
     assert "10 min behind the server" in check.words
 
 
+@pytest.mark.parametrize(
+    ("ratio", "missing", "state", "words"),
+    [
+        ("1.0", "0", "ok", "all spans of the last day came in"),
+        ("0.99995", "7", "ok", "99.99% of the spans of the last day came in (7 missing"),
+        ("0.9", "1200", "warning", "90.00% of the spans of the last day came in (1,200 missing"),
+    ],
+)
+def test_what_did_not_come_in_is_told_by_service(
+    ratio: str, missing: str, state: str, words: str
+) -> None:
+    lines = [
+        f'llmobs_completeness_ratio{{service_name="shop"}} {ratio}',
+        f'llmobs_calls_missing_total{{service_name="shop"}} {missing}',
+    ]
+    metrics = without("llmobs_completeness_ratio", "llmobs_calls_missing_total")
+    assert judged(health=metrics)["completeness"].words.startswith("not known")
+    told = health("\n".join([*lines, ""]).encode(), time.time())
+    metrics |= {name: told[name] for name in ("completeness", "missing")}
+    check = judged(health=metrics)["seen: shop"]
+    assert check.state == state
+    assert check.words.startswith(words)
+    assert bool(check.next_step) == (ratio != "1.0")
+
+
 def test_a_log_that_is_read_to_its_end_says_so() -> None:
     metrics = changed("llmobs_log_backlog_segments 0")
     check = judged(health=health(metrics, time.time()))["log"]

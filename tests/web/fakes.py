@@ -260,6 +260,14 @@ class FakeStore:
     def append_scores(self, segment: int, spans: SpanBatch, scores: Scores) -> None:
         raise NotImplementedError
 
+    def history(
+        self, since_ns: int, until_ns: int, after: int, scored: Cursor, limit: int
+    ) -> tuple[SpanBatch, int, int]:
+        raise NotImplementedError
+
+    def scores_of(self, spans: SpanBatch, names: Collection[str]) -> Sequence[ScoreColumn]:
+        raise NotImplementedError
+
     def append_evaluations(self, segment: int, events: EventBatch) -> None:
         raise NotImplementedError
 
@@ -851,12 +859,16 @@ class FakeState:
     def monitor_state(self) -> bytes | None:
         return None
 
+    def completeness_state(self) -> bytes | None:
+        return None
+
     def commit(
         self,
         cursor: Cursor,
         monitor_state: bytes | None,
         findings: Sequence[Finding],
         statuses: Sequence[MonitorStatus],
+        completeness_state: bytes | None = None,
     ) -> None:
         raise NotImplementedError
 
@@ -1108,6 +1120,10 @@ llmobs_ingest_items_total{{outcome="accepted",signal="traces"}} 12783.0
 llmobs_ingest_items_total{{outcome="duplicate",signal="traces"}} 64.0
 llmobs_ingest_items_total{{outcome="rejected",signal="traces"}} 0.0
 llmobs_scoring_lag_seconds 0.65
+# TYPE llmobs_completeness_ratio gauge
+llmobs_completeness_ratio{{service_name="shop-api"}} 0.99975
+# TYPE llmobs_calls_missing_total counter
+llmobs_calls_missing_total{{service_name="shop-api"}} 3
 llmobs_backlog_segments{{stage="ingest"}} 1.0
 llmobs_backlog_segments{{stage="analysis"}} 2.0
 llmobs_backlog_seconds{{stage="ingest"}} 0.4

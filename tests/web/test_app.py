@@ -215,6 +215,8 @@ def test_status_tells_what_the_metrics_say_of_the_servers_health(client: TestCli
     assert health["lag_s"] == 0.65
     assert set(health["heartbeat_age_s"]) == {"ingest", "analysis", "announcer"}
     assert health["publish_failures"] == {}
+    assert health["completeness"] == {"shop-api": 0.99975}
+    assert health["missing"] == {"shop-api": 3}
 
 
 def test_health_of_a_server_that_says_nothing_is_not_known_rather_than_zero() -> None:

@@ -113,7 +113,15 @@ def words(dom: str) -> str:
     [
         (
             "/",
-            ["Spanish messages", "Calls", "Latency p95", "By model", "gpt-5-mini", "toxicity"],
+            [
+                "Spanish messages",
+                "Calls",
+                "Latency p95",
+                "By model",
+                "gpt-5-mini",
+                "toxicity",
+                "99.97 % seen",
+            ],
         ),
         ("/sessions?order=cost", ["Cost per session", "user u-", "last active"]),
         ("/traces?error=1", ["question and answer", "1 error"]),
@@ -139,6 +147,7 @@ def words(dom: str) -> str:
                 "support-bot",
                 "requests accepted 110",
                 "2.5 MB, oldest 400 ms",
+                "99.97 % seen 3 missing since counting began",
             ],
         ),
     ],

@@ -180,6 +180,22 @@ FEEDBACK: Final = MetricSpec(
     (*FEATURE, "rating"),
     "Users' thumbs; rating is up or down.",
 )
+COMPLETENESS: Final = MetricSpec(
+    "llmobs_completeness_ratio",
+    "gauge",
+    "",
+    (semconv.SERVICE_NAME,),
+    "Spans that came in, of those that the service's processes have numbered, of the last day. "
+    "Absent where a producer sends no numbers.",
+)
+MISSING: Final = MetricSpec(
+    "llmobs_calls_missing_total",
+    "counter",
+    "{span}",
+    (semconv.SERVICE_NAME,),
+    "Spans of calls and the steps around them that were numbered and had not come in time. One "
+    "that comes later still mends the ratio, not this.",
+)
 SCORER_FAILURES: Final = MetricSpec(
     "llmobs_scorer_failures_total",
     "counter",
@@ -336,6 +352,14 @@ PUBLISH_FAILURES: Final = MetricSpec(
     ("target",),
     "Attempts to reach Grafana, an OTLP receiver or a channel that failed.",
 )
+EVALUATIONS_PUSHED: Final = MetricSpec(
+    "llmobs_evaluations_pushed_total",
+    "counter",
+    "{evaluation}",
+    ("outcome",),
+    "Scores pushed over OTLP as events: sent, or lost (too many waited, or the receiver did not "
+    "take them). Absent without otlp_evaluations.",
+)
 SERIES_FOLDED: Final = MetricSpec(
     "llmobs_series_folded_total",
     "counter",
@@ -358,6 +382,8 @@ METRICS: Final = (
     INPUT_FLAGS,
     INPUT_LANGUAGE,
     FEEDBACK,
+    COMPLETENESS,
+    MISSING,
     SCORER_FAILURES,
     DRIFT_LOG_EVALUE,
     DRIFT_LOG_THRESHOLD,
@@ -382,6 +408,7 @@ METRICS: Final = (
     STORE_MUTATIONS,
     LAST_CYCLE,
     PUBLISH_FAILURES,
+    EVALUATIONS_PUSHED,
     SERIES_FOLDED,
 )
 """All metrics, in the order in which they are published."""

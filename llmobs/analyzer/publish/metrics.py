@@ -28,6 +28,7 @@ from llmobs.records import (
     MonitorStatus,
     ScoreColumn,
     Scores,
+    Seen,
     SpanBatch,
 )
 
@@ -130,6 +131,17 @@ class Metrics:
             for found in findings:
                 where = (found.monitor, found.kind, found.service, found.feature)
                 self._count(cat.FINDINGS, (*where, found.level), 1)
+
+    def record_completeness(self, by_service: Mapping[str, Seen]) -> None:
+        """Show how much of each service came in."""
+        ratios: dict[Labels, float] = {}
+        missing: dict[Labels, float] = {}
+        for service, seen in by_service.items():
+            missing[service,] = seen.n_missing
+            if not np.isnan(seen.ratio):
+                ratios[service,] = seen.ratio
+        with self._lock:
+            self._publish_observed({cat.COMPLETENESS.name: ratios, cat.MISSING.name: missing})
 
     def record_alerts(self, firing: Iterable[Alert]) -> None:
         """Show how many alerts fire now."""
@@ -293,6 +305,8 @@ class Metrics:
             self._record_event(row["service"], dict(row["attributes_s"]), dict(row["attributes_n"]))
 
     def _record_event(self, service: str, texts: dict[str, str], numbers: dict[str, float]) -> None:
+        if texts.get(semconv.LLMOBS_EVALUATION_SOURCE) == semconv.EVALUATION_SOURCE_ANALYZER:
+            return  # a score that came back: it was counted with its batch
         feature = texts.get(semconv.LLMOBS_FEATURE, "")
         value = numbers.get(semconv.GEN_AI_EVALUATION_SCORE_VALUE, np.nan)
         label = texts.get(semconv.GEN_AI_EVALUATION_SCORE_LABEL, "").lower()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from llmobs.access import KeyOwner, Keys, Role
 from llmobs.analyzer.receive.answer import Outcome, RefusedError
 from llmobs.analyzer.receive.base import Check, Sink
+from llmobs.analyzer.receive.feedback import MAX_FEEDBACK_BYTES, read_feedback
 from llmobs.analyzer.receive.metrics import ReceiverMetrics
 from llmobs.analyzer.receive.unpack import GZIP_MAGIC, unpack
 from llmobs.errors import BadRequestError, OverloadedError, TooLargeError
@@ -64,8 +65,9 @@ class Request:
 class Reservation:
     """A request's share of the memory for bodies."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, max_bytes: int) -> None:
         self._intake = intake
+        self._max_bytes = max_bytes
         self.size = 0
 
     def grow(self, n_bytes: int) -> None:
@@ -74,7 +76,13 @@ class Reservation:
         Raises:
             RefusedError: The request is too large, or there is no room now.
         """
-        self._intake.reserve(self.size, n_bytes)
+        if self.size + n_bytes > self._max_bytes:
+            raise RefusedError(
+                Outcome.TOO_LARGE,
+                f"the body is larger than {self._max_bytes} bytes; send less at once (spans: "
+                "OTEL_BSP_MAX_EXPORT_BATCH_SIZE), or pack it with gzip",
+            )
+        self._intake.reserve(n_bytes)
         self.size += n_bytes
 
 
@@ -92,8 +100,12 @@ class Intake:
         self._lock = threading.Lock()
         self._in_flight_bytes = 0
 
-    def admit(self, headers: Mapping[str, str]) -> KeyOwner:
+    def admit(self, headers: Mapping[str, str], role: Role = Role.INGEST) -> KeyOwner:
         """Find out who sends, before anything of the body is read.
+
+        Args:
+            headers: By lower-case name.
+            role: What the key must be for.
 
         Raises:
             RefusedError: No valid key, a key that may not send, or a quota that is used up.
@@ -105,11 +117,11 @@ class Intake:
                 "no valid key; send one as 'Authorization: Bearer KEY' or 'x-api-key: KEY' "
                 "(OTEL_EXPORTER_OTLP_HEADERS)",
             )
-        if not owner.may(Role.INGEST):
+        if not owner.may(role):
             raise RefusedError(
                 Outcome.FORBIDDEN,
-                f"the key of {owner.name!r} is for {owner.role.value}, not for sending; "
-                "use an ingest key",
+                f"the key of {owner.name!r} is for {owner.role.value}, not for sending this; "
+                f"use one for {role.value}",
             )
         wait_s = owner.quota.wait_s() if owner.quota else 0.0
         if wait_s > 0:
@@ -122,27 +134,25 @@ class Intake:
         return owner
 
     @contextmanager
-    def reservation(self) -> Iterator[Reservation]:
-        """Account for the memory of one body as it comes in."""
-        reservation = Reservation(self)
+    def reservation(self, max_bytes: int | None = None) -> Iterator[Reservation]:
+        """Account for the memory of one body as it comes in.
+
+        Args:
+            max_bytes: The most that it may take; None: `Limits.max_packed_bytes`.
+        """
+        reservation = Reservation(self, max_bytes or self.limits.max_packed_bytes)
         try:
             yield reservation
         finally:
             with self._lock:
                 self._in_flight_bytes -= reservation.size
 
-    def reserve(self, size: int, n_bytes: int) -> None:
-        """Take room for `n_bytes` behind `size` bytes of the same body.
+    def reserve(self, n_bytes: int) -> None:
+        """Take room for `n_bytes`.
 
         Raises:
-            RefusedError: The body is too large, or there is no room now.
+            RefusedError: There is no room now.
         """
-        if size + n_bytes > self.limits.max_packed_bytes:
-            raise RefusedError(
-                Outcome.TOO_LARGE,
-                f"the body is larger than {self.limits.max_packed_bytes} bytes; send fewer "
-                "spans at once (OTEL_BSP_MAX_EXPORT_BATCH_SIZE) or pack them with gzip",
-            )
         with self._lock:
             if self._in_flight_bytes + n_bytes <= self.limits.max_in_flight_bytes:
                 self._in_flight_bytes += n_bytes
@@ -174,11 +184,29 @@ class Intake:
         Raises:
             RefusedError: It isn't, or is too large (`Outcome.TOO_LARGE`).
         """
+
+        def check(body: bytes) -> tuple[bytes, int]:
+            # Protobuf's empty message is an export request without anything in it.
+            return self._check(signal, body, is_json) if body else (b"", 0)
+
+        limit = max_bytes or self.limits.max_unpacked_bytes
+        return self._read(signal, owner, packed, encoding, check, limit)
+
+    def read_feedback(self, owner: KeyOwner, packed: bytes, encoding: str) -> Request:
+        """Unpack what a web page says of an answer; as `read`."""
+        return self._read("logs", owner, packed, encoding, read_feedback, MAX_FEEDBACK_BYTES)
+
+    def _read(
+        self,
+        signal: Signal,
+        owner: KeyOwner,
+        packed: bytes,
+        encoding: str,
+        check: Callable[[bytes], tuple[bytes, int]],
+        max_bytes: int,
+    ) -> Request:
         try:
-            body = unpack(packed, encoding, max_bytes=max_bytes or self.limits.max_unpacked_bytes)
-            if not body:  # protobuf's empty message: an export request without anything in it
-                return Request(signal, owner, b"", 0)
-            content, n_items = self._check(signal, body, is_json)
+            content, n_items = check(unpack(packed, encoding, max_bytes=max_bytes))
         except TooLargeError as error:
             raise RefusedError(Outcome.TOO_LARGE, str(error)) from error
         except BadRequestError as error:

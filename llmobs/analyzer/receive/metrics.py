@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -91,10 +91,14 @@ class ReceiverMetrics:
         self._registry.register(_LogCollector(stats))
 
     def count(
-        self, transport: str, signal: Signal | None, outcome: Outcome, seconds: float
+        self,
+        transport: str,
+        signal: Signal | Literal["feedback", "none"],
+        outcome: Outcome,
+        seconds: float,
     ) -> None:
-        """Count one request that was answered; no signal: it went to an unknown path."""
-        self._requests.labels(transport, signal or "none", outcome.label).inc()
+        """Count one request that was answered; "none": it went to an unknown path."""
+        self._requests.labels(transport, signal, outcome.label).inc()
         self._seconds.labels(transport).observe(seconds)
 
     def count_kept(self, signal: Signal, n_items: int, n_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""OTLP over HTTP: an ASGI application without a framework, for its speed with small requests."""
+"""OTLP and feedback over HTTP: an ASGI application without a framework, fast with small ones."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from llmobs.access import KeyOwner
+from llmobs.access import KeyOwner, Role
 from llmobs.analyzer.receive.answer import Outcome, RefusedError
+from llmobs.analyzer.receive.feedback import MAX_FEEDBACK_BYTES
 from llmobs.analyzer.receive.intake import Intake, Request, Reservation
 from llmobs.analyzer.receive.metrics import CONTENT_TYPE
 from llmobs.analyzer.receive.unpack import is_known_encoding
@@ -29,6 +30,7 @@ _PATHS: Final[Mapping[str, Signal]] = {
     "/v1/logs": "logs",
     "/v1/metrics": "metrics",
 }
+_FEEDBACK_PATH: Final = "/v1/feedback"
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -106,10 +108,14 @@ class HttpApp:
         headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]}
         signal = _PATHS.get(scope["path"])
         try:
-            if signal is None:
-                answer = self._side_door(scope)
+            if signal is not None:
+                keep = partial(self._keep, signal, headers, receive)
+                answer = await self._take(signal, scope["method"], headers, keep)
+            elif scope["path"] == _FEEDBACK_PATH:
+                keep = partial(self._keep_feedback, headers, receive)
+                answer = await self._take("feedback", scope["method"], headers, keep)
             else:
-                answer = await self._export(signal, scope["method"], headers, receive)
+                answer = self._side_door(scope)
         except _Disconnected:
             return
         head = [
@@ -120,10 +126,14 @@ class HttpApp:
         await send({"type": "http.response.start", "status": answer.status, "headers": head})
         await send({"type": "http.response.body", "body": answer.body})
 
-    # Export requests.
+    # Export requests and feedback.
 
-    async def _export(
-        self, signal: Signal, method: str, headers: Mapping[str, str], receive: _Receive
+    async def _take(
+        self,
+        signal: Signal | Literal["feedback"],
+        method: str,
+        headers: Mapping[str, str],
+        keep: Callable[[], Awaitable[None]],
     ) -> _Answer:
         started = time.perf_counter()
         origin = headers.get("origin")
@@ -133,7 +143,8 @@ class HttpApp:
             self._check_origin(origin)
             if method == "OPTIONS" and origin is not None:
                 return _preflight(origin)
-            await self._keep(signal, method, headers, receive)
+            _check_method(method)
+            await keep()
             answer = _Answer(200, _JSON if is_json else _PROTOBUF, b"{}" if is_json else b"")
         except RefusedError as refused:
             outcome = refused.outcome
@@ -143,13 +154,7 @@ class HttpApp:
             return answer
         return replace(answer, headers=(*answer.headers, *_cors(origin)))
 
-    async def _keep(
-        self, signal: Signal, method: str, headers: Mapping[str, str], receive: _Receive
-    ) -> None:
-        if method != "POST":
-            raise RefusedError(
-                Outcome.METHOD, f"{method[:20]} is not possible here; OTLP sends by POST"
-            )
+    async def _keep(self, signal: Signal, headers: Mapping[str, str], receive: _Receive) -> None:
         owner = self._intake.admit(headers)
         encoding, is_json = _formats(headers)
         with self._intake.reservation() as reservation:
@@ -157,6 +162,18 @@ class HttpApp:
             request = await self._read(signal, owner, packed, encoding, is_json)
         if request.content:
             await self._append(request)
+
+    async def _keep_feedback(self, headers: Mapping[str, str], receive: _Receive) -> None:
+        owner = self._intake.admit(headers, Role.FEEDBACK)
+        encoding, is_json = _formats(headers)
+        if not is_json:
+            raise RefusedError(Outcome.UNSUPPORTED, f"feedback is sent as {_JSON}")
+        with self._intake.reservation(MAX_FEEDBACK_BYTES) as reservation:
+            packed = await self._body(headers, receive, reservation)
+            request = await asyncio.get_running_loop().run_in_executor(
+                self._parsers, self._intake.read_feedback, owner, packed, encoding
+            )
+        await self._append(request)
 
     async def _body(
         self, headers: Mapping[str, str], receive: _Receive, reservation: Reservation
@@ -230,12 +247,13 @@ class HttpApp:
                 refused = RefusedError(Outcome.METHOD, f"{path} takes GET")
                 return _refusal(refused, is_json=True, allow=b"GET, HEAD")
             return self._report(path)
-        self._intake.metrics.count("http", None, Outcome.NOT_FOUND, 0.0)
+        self._intake.metrics.count("http", "none", Outcome.NOT_FOUND, 0.0)
         return _refusal(
             RefusedError(
                 Outcome.NOT_FOUND,
                 f"nothing is at {path[:200]!r}; OTLP goes to {', '.join(_PATHS)} "
-                "(OTEL_EXPORTER_OTLP_ENDPOINT takes the address without them)",
+                "(OTEL_EXPORTER_OTLP_ENDPOINT takes the address without them), feedback to "
+                f"{_FEEDBACK_PATH}",
             ),
             is_json=True,
         )
@@ -245,6 +263,11 @@ class HttpApp:
             return _Answer(200, CONTENT_TYPE, self._intake.metrics.text())
         problem = self._intake.sink.problem() if path == "/readyz" else None
         return _Answer(503 if problem else 200, _TEXT, f"{problem or 'ok'}\n".encode())
+
+
+def _check_method(method: str) -> None:
+    if method != "POST":
+        raise RefusedError(Outcome.METHOD, f"{method[:20]} is not possible here; send by POST")
 
 
 def _media_type(headers: Mapping[str, str]) -> str:

@@ -144,8 +144,31 @@ class Store(Protocol):
         When this fails, some may be stored: `drop_scores` before trying again.
         """
 
+    def history(
+        self, since_ns: int, until_ns: int, after: int, scored: Cursor, limit: int
+    ) -> tuple[SpanBatch, int, int]:
+        """Read spans of held sources again that began in a window and were scored before.
+
+        Args:
+            since_ns: Begin of the window.
+            until_ns: Its end, exclusive.
+            after: The segment that the last call ended with; `NOTHING` at first.
+            scored: How far scoring has come.
+            limit: About how many spans, as in `read`.
+
+        Returns:
+            The spans, the last segment that was read (`NOTHING` when there is nothing more),
+            and how many spans of the window lie behind it.
+        """
+
+    def scores_of(self, spans: SpanBatch, names: Collection[str]) -> Sequence[ScoreColumn]:
+        """Return what is stored of spans: one column each name, target and version."""
+
     def append_evaluations(self, segment: int, events: EventBatch) -> None:
-        """Store what others judged (``gen_ai.evaluation.result`` events) as scores."""
+        """Store what others judged (``gen_ai.evaluation.result`` events) as scores.
+
+        What an analyzer judged, and pushed, is a score already and left out.
+        """
 
     def drop_scores(self, after: Cursor) -> None:
         """Forget scores of held sources above `after` (an analysis that was not finished)."""
@@ -324,14 +347,18 @@ class State(Protocol):
     def monitor_state(self) -> bytes | None:
         """Return the monitors' state as last committed."""
 
+    def completeness_state(self) -> bytes | None:
+        """Return what is known of numbers that came, as last committed."""
+
     def commit(
         self,
         cursor: Cursor,
         monitor_state: bytes | None,
         findings: Sequence[Finding],
         statuses: Sequence[MonitorStatus],
+        completeness_state: bytes | None = None,
     ) -> None:
-        """Move the cursor, the monitors and their findings in one transaction."""
+        """Move the cursor, the monitors, completeness and the findings in one transaction."""
 
     def unannounced(self, limit: int = 100) -> list[Finding]:
         """Return findings of level ``page`` that the announcer has not taken yet, oldest first."""

@@ -17,11 +17,11 @@ from llmobs.records import Alert, Cursor, Finding, MonitorStatus
 
 __all__ = ["SqliteState", "open_state"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 _SCHEMA: Final = """
 CREATE TABLE analysis (
-  id INTEGER PRIMARY KEY CHECK (id = 1), cursor TEXT NOT NULL, monitors BLOB
+  id INTEGER PRIMARY KEY CHECK (id = 1), cursor TEXT NOT NULL, monitors BLOB, completeness BLOB
 ) STRICT;
 CREATE TABLE findings (
   id TEXT PRIMARY KEY, at_ns INTEGER NOT NULL, level TEXT NOT NULL,
@@ -43,6 +43,8 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_due ON outbox (due_ns, id) WHERE delivered = 0;
 """
+# From each earlier version to the next.
+_UPGRADES: Final = {1: "ALTER TABLE analysis ADD COLUMN completeness BLOB;"}
 
 
 def open_state(path: Path) -> SqliteState:
@@ -95,18 +97,25 @@ class SqliteState:
         row = self._first("SELECT monitors FROM analysis")
         return None if row is None else row[0]
 
+    def completeness_state(self) -> bytes | None:
+        """Return the state of completeness; see `base.State.completeness_state`."""
+        row = self._first("SELECT completeness FROM analysis")
+        return None if row is None else row[0]
+
     def commit(
         self,
         cursor: Cursor,
         monitor_state: bytes | None,
         findings: Sequence[Finding],
         statuses: Sequence[MonitorStatus],
+        completeness_state: bytes | None = None,
     ) -> None:
         """Move cursor, monitors and findings together; see `base.State.commit`."""
         with self._transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO analysis (id, cursor, monitors) VALUES (1, ?, ?)",
-                (json.dumps(dict(cursor)), monitor_state),
+                "INSERT OR REPLACE INTO analysis (id, cursor, monitors, completeness) "
+                "VALUES (1, ?, ?, ?)",
+                (json.dumps(dict(cursor)), monitor_state, completeness_state),
             )
             # A finding that was found again keeps whether it was announced.
             db.executemany(
@@ -239,9 +248,11 @@ class SqliteState:
                 f"state file {str(path)!r} has version {version}, this llmobs knows {_VERSION}; "
                 "install the newer llmobs again"
             )
-        if version == 0:
+        if version < _VERSION:
+            changes = [_UPGRADES[before] for before in range(version, _VERSION)] if version else []
+            script = "\n".join(changes or [_SCHEMA])
             self._db.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
+                f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {_VERSION}; COMMIT;"
             )
 
     @contextmanager

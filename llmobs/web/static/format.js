@@ -68,6 +68,11 @@ export function span(value) {
   return `${Math.floor(hours / 24)} d${hours % 24 ? ` ${hours % 24} h` : ""}`;
 }
 
+/** How much of what was numbered came in; rounded down, for 100 % is said of nothing that lost a span. */
+export function seen(ratio) {
+  return ratio === 1 ? "all seen" : `${(Math.floor(ratio * 10_000) / 100).toFixed(2)} % seen`;
+}
+
 export function percent(value) {
   if (!isKnown(value)) return UNKNOWN;
   const share = value * 100;

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from llmobs.analyzer.publish.catalogue import METRICS, metric
 from llmobs.analyzer.publish.exposition import CONTENT_TYPES, format_for
 from llmobs.analyzer.publish.metrics import Metrics
-from llmobs.records import EVENT_SCHEMA, STATUS_ERROR, EventBatch, Finding, MonitorStatus
+from llmobs.records import EVENT_SCHEMA, STATUS_ERROR, EventBatch, Finding, MonitorStatus, Seen
 from tests.analyzer.publish.batches import NO_SCORES, column, scores, spans
 
 NAN = float("nan")
@@ -303,6 +303,17 @@ def test_monitors_show_evidence_threshold_and_alarm() -> None:
     metrics.record_monitors([status("learning", float("-inf"))], [])
     assert value(metrics, "llmobs_drift_alarm", **place) == 0
     assert np.isnan(value(metrics, "llmobs_drift_log_evalue", **place))
+
+
+def test_completeness_is_shown_where_it_is_known() -> None:
+    metrics = Metrics()
+    metrics.record_completeness({"shop": Seen(0.75, 2), "desk": Seen(float("nan"), 5)})
+    assert value(metrics, "llmobs_completeness_ratio", service_name="shop") == 0.75
+    assert np.isnan(value(metrics, "llmobs_completeness_ratio", service_name="desk"))
+    assert value(metrics, "llmobs_calls_missing_total", service_name="desk") == 5
+    metrics.record_completeness({"shop": Seen(1.0, 2)})
+    assert value(metrics, "llmobs_completeness_ratio", service_name="shop") == 1.0
+    assert value(metrics, "llmobs_calls_missing_total", service_name="shop") == 2
 
 
 def test_of_two_environments_the_one_in_alarm_is_shown() -> None:

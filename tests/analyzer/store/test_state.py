@@ -84,6 +84,7 @@ def state(path: Path) -> Iterator[SqliteState]:
 def test_at_first_nothing_was_analyzed(state: SqliteState) -> None:
     assert state.cursor() == {}
     assert state.monitor_state() is None
+    assert state.completeness_state() is None
     assert not state.unannounced()
     assert not state.findings()
     assert not state.alerts()
@@ -95,11 +96,12 @@ def test_at_first_nothing_was_analyzed(state: SqliteState) -> None:
 
 def test_what_was_committed_is_there_in_the_next_life(path: Path) -> None:
     first = open_state(path)
-    first.commit({0: 7, 3: 9}, b"\x00\xff", [FINDING], [STATUS])
+    first.commit({0: 7, 3: 9}, b"\x00\xff", [FINDING], [STATUS], b"\x01")
     first.close()
     second = open_state(path)
     assert second.cursor() == {0: 7, 3: 9}
     assert second.monitor_state() == b"\x00\xff"
+    assert second.completeness_state() == b"\x01"
     assert second.finding("f1") == FINDING
     assert second.statuses() == [STATUS.to_json()]
     second.close()
@@ -231,6 +233,22 @@ def test_threads_take_turns(state: SqliteState) -> None:
         thread.join()
     assert not failures
     assert len(state.findings()) == 80
+
+
+def test_a_file_of_the_first_version_is_taken_over(path: Path) -> None:
+    opened = open_state(path)
+    opened.commit({0: 7}, b"monitors", [FINDING], [])
+    opened.close()
+    database = sqlite3.connect(path)
+    database.execute("ALTER TABLE analysis DROP COLUMN completeness")
+    database.execute("PRAGMA user_version = 1")
+    database.close()
+    for completeness in (None, b"new"):  # the second time there is nothing left to do
+        opened = open_state(path)
+        assert (opened.cursor(), opened.monitor_state()) == ({0: 7}, b"monitors")
+        assert opened.completeness_state() == completeness
+        opened.commit({0: 7}, b"monitors", [], [], b"new")
+        opened.close()
 
 
 def test_a_file_of_a_newer_version_or_of_none_is_refused(path: Path, tmp_path: Path) -> None:

@@ -36,13 +36,14 @@ const COST_KEYS = [
 
 export async function load({ get, window, filters, params }) {
   const wanted = { service: filters.service, feature: filters.feature };
-  const [overview, series, alerts, findings, monitors, cost] = await Promise.all([
+  const [overview, series, alerts, findings, monitors, cost, status] = await Promise.all([
     get("overview", { ...window, ...filters }),
     get("series", { ...window, ...filters }),
     get("alerts", { state: "firing", ...wanted }),
     get("findings", { ...window, ...wanted }),
     get("monitors", { ...wanted, history: "0" }),
     get("cost", { ...window, by: params.get("by") ?? COST_KEYS[0][0], limit: 8 }),
+    get("status"),
   ]);
   return {
     overview,
@@ -51,6 +52,7 @@ export async function load({ get, window, filters, params }) {
     findings: findings.findings,
     monitors: monitors.monitors,
     cost,
+    completeness: status.health.completeness,
   };
 }
 
@@ -59,7 +61,7 @@ export function render(data, { filters }) {
   if (!current.calls && !previous.calls) return [attention(data), panel({}, noTraffic())];
   return [
     attention(data),
-    headline(data.overview, data.series.rows),
+    headline(data.overview, data.series.rows, seen(data.completeness, filters.service)),
     h("div", { class: "grid-2" }, courses(data.series)),
     h(
       "div",
@@ -154,7 +156,13 @@ function notice({ tone, word, text, row, tsMs, href, also }) {
   );
 }
 
-function headline({ current: now, previous: before }, rows) {
+/** How much of the service that lost most came in today; null where nobody numbers spans. */
+function seen(completeness, service) {
+  const ratios = service ? [completeness[service] ?? []].flat() : Object.values(completeness);
+  return ratios.length ? format.seen(Math.min(...ratios)) : null;
+}
+
+function headline({ current: now, previous: before }, rows, seenToday) {
   const column = (key) => rows.map((row) => row[key]);
   const perSession = (totals) => format.per(totals.cost_usd, totals.sessions);
   const tokens = (totals) => format.total(totals.input_tokens, totals.output_tokens);
@@ -167,7 +175,7 @@ function headline({ current: now, previous: before }, rows) {
       now: now.calls,
       before: before.calls,
       values: column("calls"),
-      detail: format.plural(now.users, "user"),
+      detail: [format.plural(now.users, "user"), seenToday].filter(Boolean).join(", "),
     }),
     stat({
       label: "Errors",

@@ -55,6 +55,7 @@ export function render({ status, metrics }) {
     headline(status),
     parts(status),
     h("div", { class: "grid-2" }, wayIn(status.health), wayOut(status.health)),
+    completeness(status.health),
     courses(metrics),
   ];
 }
@@ -128,6 +129,24 @@ function wayOut({ lag_s: lag, scorer_failures: scorers, publish_failures: target
       ["series put together", tally(Object.entries(folded), "warn")],
     ]),
   );
+}
+
+/** How many of the spans that were numbered came in; silent where nobody numbers them. */
+function completeness({ completeness: ratios, missing }) {
+  const services = Object.entries(ratios);
+  if (!services.length) return null;
+  return panel(
+    { title: "Completeness", note: "Spans seen of those that were numbered, of the last day." },
+    facts(services.map(([service, ratio]) => [service || "(not set)", share(ratio, missing[service] ?? 0)])),
+  );
+}
+
+function share(ratio, n) {
+  if (ratio === 1) return badge(format.seen(ratio), "good");
+  return [
+    badge(format.seen(ratio), ratio < 0.999 ? "bad" : "warn"),
+    h("span", { class: "sub" }, `${format.count(n)} missing since counting began`),
+  ];
 }
 
 function backlog({ n_segments: n, size_bytes: size, oldest_s: age }) {
