@@ -27,7 +27,7 @@ from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any, Final
 
 from llmobs.errors import ConfigurationError, LlmobsError
-from llmobs.settings import Settings
+from llmobs.settings import Settings, ThresholdSetting
 
 if TYPE_CHECKING:
     from llmobs.access import Keys
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         OtlpPublisher,
     )
     from llmobs.analyzer.receive.base import Sink
-    from llmobs.analyzer.score import ScoreStage
+    from llmobs.analyzer.score import Rule, ScoreStage
     from llmobs.analyzer.store.base import Owner, Row, State, Store
 
 __all__ = ["Server", "configure_logging", "restart_delay_s", "run_engine", "run_receiver"]
@@ -148,11 +148,12 @@ class _Engine:
     """The loops of one role over one store, and the page."""
 
     def __init__(self, settings: Settings) -> None:
+        from llmobs.analyzer.calibrate import Calibrator
         from llmobs.analyzer.decode import warm
         from llmobs.analyzer.health import Health
         from llmobs.analyzer.pipeline import Ingest, Loop, ScoredElsewhere, Scoring, Worker
         from llmobs.analyzer.publish import Metrics
-        from llmobs.analyzer.score import ScoreStage, load_scorers
+        from llmobs.analyzer.score import ScoreStage, load_scorers, with_thresholds
         from llmobs.analyzer.store import open_state, open_store
         from llmobs.measures.cost import PriceBook
         from llmobs.web.app import create_app
@@ -173,7 +174,9 @@ class _Engine:
         self._evaluations = _evaluations(settings, self._metrics)
         publish = self._evaluations.put if self._evaluations else None
         names = None if settings.scorers == ("all",) else settings.scorers
-        scorers = load_scorers(names, settings.scorer_files)
+        scorers = with_thresholds(
+            load_scorers(names, settings.scorer_files), _rules(settings.thresholds)
+        )
         stage = ScoreStage(scorers, time_box_s=settings.scorer_timeout_s)
         self._log: LogReader | None = None
         self._analysis: Analysis | None = None
@@ -214,6 +217,7 @@ class _Engine:
             admin_token=admin_token.get_secret_value() if admin_token else None,
             erase=_eraser(settings, self._store, self._state, self._analysis),
             rescore=_rescorer(settings, self._store, self._state, stage),
+            calibrate=Calibrator(self._store, lambda: stage.versions).thresholds,
             allowed_hosts=_allowed_hosts(settings),
         )
 
@@ -375,6 +379,18 @@ def _eraser(
     if analysis is None:
         return None
     return Eraser(store, state, analysis.forget, settings.data / "aside").erase
+
+
+def _rules(thresholds: Sequence[ThresholdSetting]) -> list[Rule]:
+    from llmobs.analyzer.score import Rule
+
+    rules = []
+    for one in thresholds:
+        fails_below = one.fail_from is None
+        threshold = one.fail_below if one.fail_from is None else one.fail_from
+        assert threshold is not None
+        rules.append(Rule(one.score, one.target, threshold, fails_below, one.service, one.language))
+    return rules
 
 
 def _rescorer(

@@ -13,12 +13,21 @@ import urllib.parse
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from llmobs.errors import ConfigurationError
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["Settings", "ThresholdSetting", "load_settings"]
 
 CONFIG_FILE: Final = "llmobs.toml"
 # Variables of this prefix that are read elsewhere: by the command line, the SDK and the tests.
@@ -35,6 +44,25 @@ NOT_SETTINGS: Final = frozenset(
     }
 )
 _DAY_S: Final = 86_400.0
+
+
+class ThresholdSetting(BaseModel):
+    """Where a score fails; `llmobs scorers calibrate --toml` writes such ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: str
+    target: Literal["input", "output", "pair"]
+    service: str = ""
+    language: str = ""
+    fail_from: float | None = None
+    fail_below: float | None = None
+
+    @model_validator(mode="after")
+    def _have_one_rule(self) -> ThresholdSetting:
+        if (self.fail_from is None) == (self.fail_below is None):
+            raise ValueError("give fail_from or fail_below")
+        return self
 
 
 class Settings(BaseSettings):
@@ -167,6 +195,11 @@ class Settings(BaseSettings):
     )
     scorer_timeout_s: float = Field(
         default=10.0, gt=0, description="Time that one scorer may take for one batch, in seconds."
+    )
+    thresholds: tuple[ThresholdSetting, ...] = Field(
+        default=(),
+        description="Where scores fail, by score, target, service and language; of several the "
+        "one that says more. `llmobs scorers calibrate --toml` writes them.",
     )
     prices: dict[str, dict[str, float]] = Field(
         default_factory=dict,

@@ -79,3 +79,13 @@ def test_scores_are_not_pushed_to_nobody_or_to_the_server_itself(
 def test_scores_may_be_pushed_to_a_collector_on_the_same_machine() -> None:
     settings = load_settings(otlp_endpoint="http://localhost:14318", otlp_evaluations="fail")
     assert settings.otlp_evaluations == "fail"
+
+
+@pytest.mark.parametrize("rule", ["", "fail_from = 1\nfail_below = 2", "fail_form = 1"])
+def test_a_threshold_has_one_rule(elsewhere: Path, rule: str) -> None:
+    start = '[[thresholds]]\nscore = "toxicity"\ntarget = "input"\n'
+    (elsewhere / "llmobs.toml").write_text(start + rule)
+    with pytest.raises(ConfigurationError, match="thresholds"):
+        load_settings()
+    (elsewhere / "llmobs.toml").write_text(start + "fail_from = 1")
+    assert load_settings().thresholds[0].fail_from == 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,8 +14,9 @@ import click
 
 from llmobs import registry
 from llmobs.cli import options
-from llmobs.cli.output import Column, count, print_rows
+from llmobs.cli.output import Column, count, print_rows, ratio
 from llmobs.errors import ConfigurationError
+from llmobs.web.client import Api
 
 if TYPE_CHECKING:
     from llmobs.analyzer.score import Batch, Scorer
@@ -30,6 +32,10 @@ _BATCH: Final = 512
 
 def _text(value: Any) -> str:
     return str(value or "–")
+
+
+def _number(value: Any) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _words(value: Any) -> str:
@@ -115,6 +121,76 @@ def bench(only: Sequence[str], files: Sequence[Path], as_json: bool) -> None:
         ("spans_per_cpu_s", "spans / CPU s", count),
     )
     print_rows(_measured(load_scorers(names, files)), columns, as_json=as_json, empty="no scorer")
+
+
+@scorers.command()
+@options.begin("7d")
+@options.until
+@click.option(
+    "--fpr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Share of benign texts that may fail.",
+)
+@click.option("--scorer", "only", multiple=True, help="Only this one; may be given again.")
+@options.as_json
+@click.option("--toml", "as_toml", is_flag=True, help="Print what to put into llmobs.toml.")
+@options.url
+@options.token
+def calibrate(
+    since: str,
+    until: str | None,
+    fpr: float,
+    only: Sequence[str],
+    as_json: bool,
+    as_toml: bool,
+    url: str,
+    token: str | None,
+) -> None:
+    """Find thresholds on the traffic of a running server, by service and language.
+
+    Traffic counts as benign: attacks among it make a threshold stricter. The interval holds the
+    threshold of all such traffic with 95 %; – where there are too few texts.
+    """
+    query = {"since": since, "until": until, "fpr": fpr, "scorer": ",".join(only) or None}
+    rows = Api(url, token).get("calibration", **query)["rows"]
+    columns: tuple[Column, ...] = (
+        ("name", "scorer", _text),
+        ("target", "judges", _text),
+        ("service", "service", _text),
+        ("language", "language", _text),
+        ("n", "texts", count),
+        ("rule", "fails", _text),
+        ("interval", "95 %", _text),
+        ("share", "flags", ratio),
+        ("share_now", "now", ratio),
+    )
+    if as_toml:
+        click.echo("\n\n".join(_toml(row) for row in rows if row["threshold"] is not None))
+        return
+    if not as_json:
+        rows = [{**row, **_in_words(row)} for row in rows]
+    print_rows(rows, columns, as_json=as_json, empty="no score with a verdict in that time")
+
+
+def _in_words(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the rule and its interval as a table shows them."""
+    sign = "≥" if row["fails"] == "from" else "<"
+    return {
+        "rule": "–" if row["threshold"] is None else f"{sign} {_number(row['threshold'])}",
+        "interval": f"{_number(row['low'])} … {_number(row['high'])}",
+    }
+
+
+def _toml(row: Mapping[str, Any]) -> str:
+    names = {"score": row["name"], **{key: row[key] for key in ("target", "service", "language")}}
+    # A JSON string is a TOML string.
+    lines = [
+        f"{key} = {json.dumps(name, ensure_ascii=False)}" for key, name in names.items() if name
+    ]
+    rule = "fail_from" if row["fails"] == "from" else "fail_below"
+    return "\n".join(["[[thresholds]]", *lines, f"{rule} = {float(row['threshold'])!r}"])
 
 
 def _installed(chosen: Sequence[str]) -> Iterator[dict[str, Any]]:

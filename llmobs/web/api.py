@@ -17,11 +17,23 @@ from llmobs.web.errors import BadQueryError, NotFoundError, UnavailableError
 from llmobs.web.health import health
 from llmobs.web.query import DIMENSIONS, MAX_LIMIT, Query, Window, step_s
 
-__all__ = ["ACTIONS", "BY_ID", "FILES", "LISTS", "OWNERS", "Api", "Erase", "Ready", "Rescore"]
+__all__ = [
+    "ACTIONS",
+    "BY_ID",
+    "FILES",
+    "LISTS",
+    "OWNERS",
+    "Api",
+    "Calibrate",
+    "Erase",
+    "Ready",
+    "Rescore",
+]
 
 Ready: TypeAlias = Callable[[], tuple[bool, dict[str, Any]]]
 Erase: TypeAlias = Callable[[Owner, str], Row]
 Rescore: TypeAlias = Callable[[int, int, Sequence[str], int], Row]
+Calibrate: TypeAlias = Callable[[int, int, float, Sequence[str]], list[Row]]
 
 MAX_SPANS: Final = 2_000  # of one trace: nobody reads more, and it would be many MB
 
@@ -46,6 +58,7 @@ class Api:
         metrics: The engine's own metrics in Prometheus' text format.
         erase: Forgets a user or a session; None: another process does.
         rescore: Scores the next spans of a window again; None: another process does.
+        calibrate: Finds thresholds of scores; None: nobody here does.
     """
 
     def __init__(
@@ -56,6 +69,7 @@ class Api:
         metrics: Callable[[], bytes],
         erase: Erase | None = None,
         rescore: Rescore | None = None,
+        calibrate: Calibrate | None = None,
     ) -> None:
         self._store = store
         self._state = state
@@ -63,6 +77,7 @@ class Api:
         self._metrics = metrics
         self._erase = erase
         self._rescore = rescore
+        self._calibrate = calibrate
 
     def overview(self, query: Query) -> Row:
         """Return the totals of the window and of the one before it."""
@@ -254,12 +269,24 @@ class Api:
             )
         window = query.window()
         after = query.whole("after", NOTHING, low=0, high=2**63 - 1)
-        names = [name for name in (query.text("scorer") or "").split(",") if name]
+        names = _names(query)
         try:
             row = self._rescore(window.since_ns, window.until_ns, names, after)
         except ConfigurationError as error:
             raise BadQueryError(str(error), hint="`llmobs scorers list` shows them.") from error
         return {"window": window.to_json(), **row}
+
+    def calibration(self, query: Query) -> Row:
+        """Return the threshold of each score that a share (`fpr`) of the window's texts crosses."""
+        if self._calibrate is None:
+            raise NotFoundError("this process has no scorers", hint="Ask the one that scores.")
+        window = query.window("7d")
+        share = query.share("fpr", 0.01)
+        try:
+            rows = self._calibrate(window.since_ns, window.until_ns, share, _names(query))
+        except ConfigurationError as error:
+            raise BadQueryError(str(error), hint="`llmobs scorers list` shows them.") from error
+        return {"window": window.to_json(), "fpr": share, "rows": rows}
 
     def status(self, query: Query) -> Row:
         """Return how the engine stands, what its metrics say of it, and how much it keeps."""
@@ -300,6 +327,7 @@ LISTS: Final[Mapping[str, tuple[Callable[[Api, Query], Row], frozenset[str]]]] =
         Api.alerts,
         frozenset({"state", "service", "feature", "monitor", "severity", "limit"}),
     ),
+    "calibration": (Api.calibration, _WINDOW | {"fpr", "scorer"}),
     "metrics": (Api.metrics, _WINDOW | {"name", "step"}),
     "export": (Api.export, _WINDOW | {"what"}),
     "status": (Api.status, frozenset()),
@@ -325,6 +353,10 @@ BY_ID: Final[Mapping[str, Callable[[Api, Query, str], Row]]] = {
     "findings": Api.finding,
 }
 """Address before ``/{id}`` to method; none takes a parameter."""
+
+
+def _names(query: Query) -> list[str]:
+    return [name for name in (query.text("scorer") or "").split(",") if name]
 
 
 def _aligned(window: Window, step: int) -> Window:

@@ -33,6 +33,7 @@ from llmobs.web.api import (
     LISTS,
     OWNERS,
     Api,
+    Calibrate,
     Erase,
     Ready,
     Rescore,
@@ -78,6 +79,7 @@ def create_app(
     admin_token: str | None = None,
     erase: Erase | None = None,
     rescore: Rescore | None = None,
+    calibrate: Calibrate | None = None,
     base_path: str = "",
     allowed_hosts: Sequence[str] = ("*",),
     clock_ns: Callable[[], int] = time.time_ns,
@@ -93,6 +95,7 @@ def create_app(
         admin_token: Who wants to delete or to rescore must know it; None: nobody may.
         erase: Forgets a user or a session; None: another process does.
         rescore: Scores the next spans of a window again; None: another process does.
+        calibrate: Finds thresholds of scores; None: nobody here does.
         base_path: What page, assets and API lie below, such as ``/llmobs`` behind a proxy.
             The probes and ``/metrics`` are always at the root.
         allowed_hosts: Names that page and API answer to. Without a token, naming them keeps
@@ -114,7 +117,9 @@ def create_app(
     gate = TokenGate(token, f"{base_path}/") if token is not None else None
     assets = Assets(base_path)
     admin = TokenGate(admin_token, f"{base_path}/") if admin_token is not None else None
-    endpoints = _Endpoints(Api(store, state, ready, metrics, erase, rescore), gate, admin, clock_ns)
+    endpoints = _Endpoints(
+        Api(store, state, ready, metrics, erase, rescore, calibrate), gate, admin, clock_ns
+    )
 
     async def page(_request: Request) -> Response:
         return assets.page()

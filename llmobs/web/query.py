@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -125,6 +126,17 @@ class Query:
                 hint=f"Use a number from {low} to {high}.",
             )
         return min(int(value), high)
+
+    def share(self, name: str, default: float) -> float:
+        """Return a number between 0 and 1, without both."""
+        value = self.text(name)
+        try:
+            share = default if value is None else float(value)
+        except ValueError:
+            share = math.nan
+        if not 0 < share < 1:
+            raise BadQueryError(f"{name}={value!r} is no share", hint="Use one like 0.01.")
+        return share
 
     def limit(self, default: int = 100) -> int:
         """Return how many rows may be answered."""

@@ -270,3 +270,18 @@ def test_a_loop_goes_on_after_a_step_that_raised() -> None:
     loop.stop()
     assert beats.count("test") >= 2
     assert loop.error == ""
+
+
+def test_scores_are_published_once_they_are_stored(
+    store: ClickHouseStore, state: SqliteState
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    def publish(spans: SpanBatch, scores: Scores) -> None:
+        n_scores = sum(int((column.values >= 0).sum()) for column in scores.columns)
+        told.append((n_scores, store.sizes()["scores"]))
+
+    fill(store, 1)
+    stage = ScoreStage(load_scorers(("refusal",)), time_box_s=60)
+    Analysis(state, Scoring(store, stage, publish), MonitorSettings(), Metrics()).step()
+    assert told == [(5, 5)]

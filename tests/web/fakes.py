@@ -268,6 +268,11 @@ class FakeStore:
     def scores_of(self, spans: SpanBatch, names: Collection[str]) -> Sequence[ScoreColumn]:
         raise NotImplementedError
 
+    def score_samples(
+        self, since_ns: int, until_ns: int, names: Collection[str], n_values: int
+    ) -> Iterator[Row]:
+        raise NotImplementedError
+
     def append_evaluations(self, segment: int, events: EventBatch) -> None:
         raise NotImplementedError
 

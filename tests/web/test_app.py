@@ -599,6 +599,66 @@ def test_a_process_that_does_not_watch_sends_to_the_one_that_does(store: FakeSto
     assert "watch" in answer.json()["hint"]
 
 
+def test_who_has_the_admin_token_has_a_window_scored_again_piece_by_piece(
+    store: FakeStore,
+) -> None:
+    told: list[tuple[object, ...]] = []
+
+    def rescore(*asked: object) -> Row:
+        told.append(asked)
+        return {"after": 7, "n_left": 3}
+
+    client = client_of(store, admin_token="admin-secret", rescore=rescore)
+    params = {"since": "1d", "scorer": "toxicity,pii", "after": "5"}
+    answer = client.post(f"{API}/rescore", params=params, headers=ADMIN)
+    now_ns = NOW_MS * 10**6
+    assert told == [(now_ns - 86_400 * 10**9, now_ns, ["toxicity", "pii"], 5)]
+    assert (answer.json()["after"], answer.json()["n_left"]) == (7, 3)
+    assert answer.json()["window"]["until_ms"] == NOW_MS
+
+
+def test_nobody_else_has_anything_scored_again(store: FakeStore) -> None:
+    client = client_of(store, token="page-secret", admin_token="admin-secret", rescore=dict)
+    page_token = {"Authorization": "Bearer page-secret"}
+    assert client.post(f"{API}/rescore", headers=page_token).status_code == 401
+    assert client_of(store, rescore=dict).post(f"{API}/rescore").status_code == 403
+    assert client.get(f"{API}/rescore", headers=ADMIN).status_code in {404, 405}
+
+
+def test_a_process_that_does_not_score_says_who_does(store: FakeStore) -> None:
+    client = client_of(store, admin_token="admin-secret")
+    answer = client.post(f"{API}/rescore", headers=ADMIN)
+    assert answer.status_code == 404
+    assert "worker" in answer.json()["hint"]
+
+
+def test_a_scorer_that_is_not_there_is_the_askers_mistake(store: FakeStore) -> None:
+    def rescore(*_: object) -> Row:
+        raise ConfigurationError("no scorer 'toxcity' runs here")
+
+    client = client_of(store, admin_token="admin-secret", rescore=rescore)
+    answer = client.post(f"{API}/rescore", headers=ADMIN)
+    assert answer.status_code == 400
+    assert "toxcity" in answer.json()["error"]
+
+
+def test_a_calibration_is_of_the_share_that_was_asked_for(store: FakeStore) -> None:
+    told: list[tuple[object, ...]] = []
+
+    def calibrate(*asked: object) -> list[Row]:
+        told.append(asked)
+        return [{"name": "toxicity", "threshold": 0.9}]
+
+    client = client_of(store, calibrate=calibrate)
+    answer = read(client, "calibration", since="1d", fpr="0.05", scorer="toxicity")
+    now_ns = NOW_MS * 10**6
+    assert told == [(now_ns - 86_400 * 10**9, now_ns, 0.05, ["toxicity"])]
+    assert (answer["fpr"], answer["rows"]) == (0.05, [{"name": "toxicity", "threshold": 0.9}])
+    for share in ("0", "1", "nan", "much"):
+        assert client.get(f"{API}/calibration", params={"fpr": share}).status_code == 400
+    assert client_of(store).get(f"{API}/calibration").status_code == 404
+
+
 def test_an_empty_admin_token_is_refused(store: FakeStore) -> None:
     with pytest.raises(ConfigurationError, match="empty"):
         client_of(store, admin_token="")

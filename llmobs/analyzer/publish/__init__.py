@@ -1,9 +1,10 @@
 """Publish: what the analyzer knows, as metrics and on a Grafana.
 
 `catalogue.py` has every metric; `metrics.py` counts batches into `families.py`; the page that
-Prometheus reads is `exposition.py`, the push is `otlp.py`; `grafana.py` brings dashboards,
-alert rules (`rules.py`) and findings to a Grafana. The last two are imported when they are
-asked for: their HTTP clients are a tenth of the server's start, and most servers need neither.
+Prometheus reads is `exposition.py`, the push is `otlp.py`; `evaluations.py` pushes scores;
+`grafana.py` brings dashboards, alert rules (`rules.py`) and findings to a Grafana. The last three
+are imported when they are asked for: their HTTP clients are a tenth of the server's start, and
+most servers need none.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from llmobs.analyzer.publish.catalogue import METRICS, MetricSpec
 from llmobs.analyzer.publish.metrics import Metrics
 
 if TYPE_CHECKING:
+    from llmobs.analyzer.publish.evaluations import EvaluationPublisher
     from llmobs.analyzer.publish.grafana import GrafanaPublisher, PublishError
     from llmobs.analyzer.publish.otlp import OtlpPublisher
 
 __all__ = [
     "METRICS",
+    "EvaluationPublisher",
     "GrafanaPublisher",
     "MetricSpec",
     "Metrics",
@@ -28,6 +31,7 @@ __all__ = [
 ]
 
 _LATER: Final = {
+    "EvaluationPublisher": "evaluations",
     "GrafanaPublisher": "grafana",
     "OtlpPublisher": "otlp",
     "PublishError": "grafana",

@@ -11,6 +11,7 @@ from llmobs.analyzer.score.base import (
 from llmobs.analyzer.score.load import GROUP, load_file, load_scorers
 from llmobs.analyzer.score.own import NAME, FunctionScorer, Verdict, scorer
 from llmobs.analyzer.score.stage import Batch, ScoreStage
+from llmobs.analyzer.score.thresholds import Rule, with_thresholds
 from llmobs.analyzer.score.verdicts import as_column
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Batch",
     "DistinctTexts",
     "FunctionScorer",
+    "Rule",
     "ScoreStage",
     "Scorer",
     "ScoringInput",
@@ -30,4 +32,5 @@ __all__ = [
     "load_file",
     "load_scorers",
     "scorer",
+    "with_thresholds",
 ]

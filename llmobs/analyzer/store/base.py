@@ -164,6 +164,25 @@ class Store(Protocol):
     def scores_of(self, spans: SpanBatch, names: Collection[str]) -> Sequence[ScoreColumn]:
         """Return what is stored of spans: one column each name, target and version."""
 
+    def score_samples(
+        self, since_ns: int, until_ns: int, names: Collection[str], n_values: int
+    ) -> Iterator[Row]:
+        """Yield values of scores with a verdict (``pass`` or ``fail``), of the newest version.
+
+        Of more than about a million texts in the window, whole traces are left out by chance.
+
+        Args:
+            since_ns: Begin of the window.
+            until_ns: Its end, exclusive.
+            names: Of scores.
+            n_values: At most so many a row, chosen by chance.
+
+        Yields:
+            name, target, version, service, language ("": not known), n, n_fail, values (list),
+            least_passing and most_failing (the lowest value that passes, the highest that fails;
+            None: none); by name, target and service.
+        """
+
     def append_evaluations(self, segment: int, events: EventBatch) -> None:
         """Store what others judged (``gen_ai.evaluation.result`` events) as scores.
 

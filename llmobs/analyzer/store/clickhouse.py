@@ -39,6 +39,7 @@ from llmobs.analyzer.store.schema import (
     ROLLUP_SELECT,
     SCORE_SCHEMA,
     SOURCE_OF,
+    WINDOW,
     Retention,
     migrate,
     unread,
@@ -274,10 +275,71 @@ class ClickHouseStore:
             )
         if parts and (table := pa.concat_tables(parts)).num_rows:
             self._clients.insert("scores", table, f"scores-{segment}-{secrets.token_hex(8)}")
-            if self._clients.is_shared:
-                self._erasures.refresh()
-                late = self._erasures.spans(spans.table)
-                self._delete_rows("scores", spans.table.filter(pa.array(late)))
+            # Somebody may have been forgotten while this was scored, here or elsewhere.
+            self._erasures.refresh()
+            late = self._erasures.spans(spans.table)
+            self._delete_rows("scores", spans.table.filter(pa.array(late)))
+
+    def history(
+        self, since_ns: int, until_ns: int, after: int, scored: Cursor, limit: int
+    ) -> tuple[SpanBatch, int, int]:
+        """Read scored spans of a window again; see `base.Store.history`."""
+        window = {"since": max(since_ns, 0), "until": max(until_ns, 0)}
+        is_scored = " OR ".join(
+            f"seg >= {max(first_number(source), after + 1)} AND seg <= {scored[source]}"
+            for source in sorted(self._closed.keys() & scored.keys())
+        )
+        # In the order of the segments, so that one of a batch is behind none that was read.
+        segments = self._clients.ask(
+            f"""SELECT seg, count() AS n_spans, sum(count()) OVER () AS n_all FROM spans
+            WHERE {WINDOW} AND ({is_scored or "false"})
+            GROUP BY seg ORDER BY seg LIMIT {_READ_SEGMENTS}""",
+            window,
+        )
+        if not segments:
+            return SpanBatch(_NO_SPANS), NOTHING, 0
+        source = source_of(segments[0]["seg"])
+        segments = self._with_bytes([row for row in segments if source_of(row["seg"]) == source])
+        last = _cut(segments, limit)
+        bound = {**window, "begin": segments[0]["seg"], "last": last}
+        spans = self._records("spans", SPAN_SCHEMA, bound, f"{_OF_SEGMENTS} AND {WINDOW}")
+        self._erasures.refresh()
+        kept, _ = self._without_erased(SpanBatch(spans), EventBatch(_NO_EVENTS))
+        n_read = sum(row["n_spans"] for row in segments if row["seg"] <= last)
+        return kept, last, int(segments[0]["n_all"]) - n_read
+
+    def _with_bytes(self, segments: Sequence[Row]) -> list[Row]:
+        sizes = self._clients.ask_everywhere(
+            "segments",
+            f"SELECT seg, max(n_bytes) AS n FROM {{table}} WHERE {_OF_SEGMENTS} GROUP BY seg",
+            {"begin": segments[0]["seg"], "last": segments[-1]["seg"]},
+        )
+        n_bytes = {row["seg"]: row["n"] for row in sizes}
+        return [{**row, "n_bytes": n_bytes.get(row["seg"], 0)} for row in segments]
+
+    def scores_of(self, spans: SpanBatch, names: Collection[str]) -> list[ScoreColumn]:
+        """Return what is stored of spans; see `base.Store.scores_of`."""
+        if not len(spans):
+            return []
+        self._clients.settle("scores")
+        began_ns = spans.ints("ts_ns")
+        rows = self._clients.columns(
+            f"""SELECT trace_id, span_id, name, target, version, value, label, explanation
+            FROM scores WHERE name IN {{names:Array(String)}} AND {WINDOW} AND {OF_TRACES}""",
+            {
+                "names": sorted(names),
+                "since": int(began_ns.min()),
+                "until": int(began_ns.max()) + 1,
+                "ids": sorted(set(spans.ids("trace_id"))),
+            },
+        )
+        return _score_columns(spans, rows)
+
+    def score_samples(
+        self, since_ns: int, until_ns: int, names: Collection[str], n_values: int
+    ) -> Iterator[Row]:
+        """Yield values of scores; see `base.Store.score_samples`."""
+        return queries.score_samples(self._clients.ask, since_ns, until_ns, names, n_values)
 
     def append_evaluations(self, segment: int, events: EventBatch) -> None:
         """Store what others judged; see `base.Store.append_evaluations`."""
@@ -294,7 +356,7 @@ class ClickHouseStore:
             {"ids": sorted(set(EventBatch(judged).ids("trace_id")))},
         )
         place_of = {row["span"]: row for row in places}
-        rows = [_evaluation(row, place_of) for row in judged.to_pylist()]
+        rows = [_evaluation(row, place_of) for row in judged.to_pylist() if not _is_our_own(row)]
         said = [{**row, "seg": segment} for row in rows if row["name"]]
         if said:
             table = pa.Table.from_pylist(said, schema=SCORE_SCHEMA)
@@ -729,6 +791,12 @@ def _score_columns(spans: SpanBatch, rows: pa.Table) -> list[ScoreColumn]:
             )
         )
     return columns
+
+
+def _is_our_own(event: Row) -> bool:
+    """Return whether an evaluation event is a score of an analyzer that came back to one."""
+    source = dict(event["attributes_s"]).get(semconv.LLMOBS_EVALUATION_SOURCE)
+    return bool(source == semconv.EVALUATION_SOURCE_ANALYZER)
 
 
 def _evaluation(event: Row, place_of: Mapping[str, Row]) -> Row:

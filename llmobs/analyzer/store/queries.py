@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -41,6 +41,7 @@ __all__ = [
     "dimensions",
     "metric_series",
     "overview",
+    "score_samples",
     "series",
     "session",
     "sessions",
@@ -67,6 +68,7 @@ _NEWEST: Final = "argMax(version, stored_at)"
 """Version that was stored last: a span that was scored again has several."""
 _FAILS_NOW: Final = f"has(groupArrayIf(version, label = 'fail'), {_NEWEST})"
 """Condition on the scores of one span, name and target: one of the newest version failed."""
+_FLAGGED: Final = "name = {flag:String} AND {window}"
 
 _FILTERS: Final = {
     "service": "service = {service:String}",
@@ -81,11 +83,15 @@ _FILTERS: Final = {
     "error": "status = 2",
     "text": "(positionCaseInsensitiveUTF8(input_text, {text:String}) > 0"
     " OR positionCaseInsensitiveUTF8(output_text, {text:String}) > 0)",
-    "flag": f"""(trace_id, span_id) IN (SELECT trace_id, span_id FROM scores
-      WHERE name = {{flag:String}} AND {{window}} AND (trace_id, span_id) IN (
-        SELECT trace_id, span_id FROM scores
-        WHERE name = {{flag:String}} AND label = 'fail' AND {{window}})
-      GROUP BY trace_id, span_id, target HAVING {_FAILS_NOW})""",
+    # Of one version, as it mostly is, no other row than those that fail is read.
+    "flag": f"""(trace_id, span_id) IN (
+      SELECT trace_id, span_id FROM scores WHERE {_FLAGGED} AND label = 'fail' AND (
+        (SELECT uniqExact(version) FROM scores WHERE {_FLAGGED}) = 1
+        OR (trace_id, span_id) IN (
+          SELECT trace_id, span_id FROM scores
+          WHERE {_FLAGGED} AND (trace_id, span_id) IN (
+            SELECT trace_id, span_id FROM scores WHERE {_FLAGGED} AND label = 'fail')
+          GROUP BY trace_id, span_id, target HAVING {_FAILS_NOW})))""",
 }
 _IN_MINUTES: Final = frozenset(
     {"service", "environment", "feature", "provider", "operation", "model", "error"}
@@ -564,6 +570,43 @@ def _by_span(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         out.setdefault(row.pop("span"), []).append(row)
     return out
+
+
+# A trace in so many is read, so that about so many texts are joined to their language.
+_SAMPLED_TEXTS: Final = 1_000_000
+
+
+def score_samples(
+    ask: Ask, since_ns: int, until_ns: int, names: Collection[str], n_values: int
+) -> Iterator[Row]:
+    """Yield values of scores by service and language; see `base.Store.score_samples`."""
+    bound = {**_bounds(since_ns, until_ns), "names": sorted(names)}
+    (texts,) = ask(
+        f"SELECT count() AS n FROM scores WHERE name IN {{names:Array(String)}} AND {WINDOW}", bound
+    )
+    bound["every"] = max(1, texts["n"] // (_SAMPLED_TEXTS * max(len(names), 1)))
+    sampled = f"{WINDOW} AND cityHash64(trace_id) % {{every:UInt64}} = 0"
+    yield from ask(
+        f"""SELECT name, target, version, service, language, count() AS n,
+          countIf(label = 'fail') AS n_fail,
+          minOrNullIf(value, label = 'pass') AS least_passing,
+          maxOrNullIf(value, label = 'fail') AS most_failing,
+          groupArraySample({int(n_values)}, 1)(value) AS values
+        FROM (
+          SELECT trace_id, span_id, name, target, version, service, label, value FROM scores
+          WHERE name IN {{names:Array(String)}} AND {sampled}
+            AND label IN ('pass', 'fail') AND NOT isNaN(value)
+            AND (name, target, version) IN (
+              SELECT name, target, {_NEWEST} FROM scores
+              WHERE name IN {{names:Array(String)}} AND {WINDOW} GROUP BY name, target)) AS said
+        LEFT JOIN (
+          SELECT trace_id, span_id, argMax(label, stored_at) AS language FROM scores
+          WHERE name = 'language' AND {sampled} GROUP BY trace_id, span_id) AS spoken
+        USING (trace_id, span_id)
+        GROUP BY name, target, version, service, language
+        ORDER BY name, target, service, n DESC, language LIMIT {_MAX_LIMIT}""",
+        bound,
+    )
 
 
 def cost(ask: Ask, since_ns: int, until_ns: int, by: str) -> list[Row]:

@@ -336,6 +336,22 @@ def test_what_others_judged_becomes_a_score_of_the_span(store: ClickHouseStore) 
     assert means == {"helpful": 0.25, "kind": None}
 
 
+def test_a_score_that_comes_back_as_an_event_is_no_second_score(store: ClickHouseStore) -> None:
+    returned = {
+        "event_name": "gen_ai.evaluation.result",
+        "attributes_s": [
+            ("gen_ai.evaluation.name", "toxicity"),
+            ("llmobs.evaluation.source", "analyzer"),
+        ],
+        "attributes_n": [("gen_ai.evaluation.score.value", 0.25)],
+    }
+    said = events(returned)
+    store.append(0, spans({}), said, NO_METRICS)
+    store.append_evaluations(0, said)
+    assert store.sizes()["scores"] == 0
+    assert store.sizes()["events"] == 1
+
+
 def test_a_user_is_deleted_everywhere_and_no_longer_counts(store: ClickHouseStore) -> None:
     batch = generated(0)
     said = events(
