@@ -21,6 +21,7 @@ from scipy.stats import rankdata
 
 from llmobs.analyzer.score import ScoreStage, load_scorers
 from llmobs.measures import text as measures
+from llmobs.measures.text.indirect import sentences
 from llmobs.measures.text.train.corpora import Corpora
 from llmobs.records import SpanBatch
 from tests.analyzer.score.spans import chat, spans
@@ -39,6 +40,12 @@ _SOURCES: Final = {
 _PII_KINDS: Final = frozenset(
     ("EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN", "IP_ADDRESS")
 )
+_SCHEMA: Final = {
+    "type": "object",
+    "properties": {"answer": {"type": "string"}, "length": {"type": "integer", "minimum": 0}},
+    "required": ["answer", "length"],
+    "additionalProperties": False,
+}
 Floats = npt.NDArray[np.float64]
 
 
@@ -85,6 +92,11 @@ def speed(corpora: Corpora) -> list[dict[str, Any]]:
         half = len(batch) // 2
         measures.relevance(batch[:half], batch[half:])
 
+    def grounded(batch: Sequence[str]) -> None:
+        half = len(batch) // 2  # every answer against a document of three texts
+        documents = [" ".join(batch[half + i : half + i + 3]) for i in range(half - 3)]
+        measures.groundedness(batch[: half - 3], documents)
+
     timed: dict[str, Callable[[Sequence[str]], object]] = {
         "embedding": lambda batch: encoder.encode(batch).embeddings,
         "toxicity": measures.toxicity,
@@ -93,6 +105,8 @@ def speed(corpora: Corpora) -> list[dict[str, Any]]:
         "toxicity+injection+refusal": heads,
         "indirect_injection": measures.indirect_injection,
         "relevance": relevance,
+        "groundedness": grounded,
+        "repetition": measures.repetition,
         "pii": measures.pii,
         "language": measures.language,
     }
@@ -105,6 +119,13 @@ def speed(corpora: Corpora) -> list[dict[str, Any]]:
         }
         for name, function in timed.items()
     ]
+    answers = [json.dumps({"answer": text, "length": len(text)}) for text in texts]
+    schema = json.dumps(_SCHEMA)
+    seconds = _cpu_s(lambda batch: measures.json_faults(batch, [schema] * len(batch)), answers)
+    rows.append(
+        {"what": "speed", "scorer": "format", "texts_per_cpu_s": len(answers) / seconds}
+        | {"mean_chars": float(np.mean([len(answer) for answer in answers]))}
+    )
     stage = ScoreStage(load_scorers(), time_box_s=60)
     batch_s = _cpu_s(
         lambda batch: stage.score(_as_spans(batch)), list(zip(inputs, outputs, strict=True))
@@ -148,6 +169,8 @@ def quality(corpora: Corpora) -> list[dict[str, Any]]:
             )
     rows.append(refusal_quality(benign))
     rows += relevance_quality(corpora)
+    rows += groundedness_quality(corpora)
+    rows.append(repetition_quality(corpora, benign))
     strings = corpora.rows("language_ui_strings")
     found, _ = measures.language([row["text"] for row in strings])
     right = [code == row["label"] for code, row in zip(found, strings, strict=True)]
@@ -264,6 +287,75 @@ def relevance_quality(corpora: Corpora) -> list[dict[str, Any]]:
                 }
             )
     return results
+
+
+def groundedness_quality(corpora: Corpora) -> list[dict[str, Any]]:
+    """Judge answers written for the tests, by what is wrong with them, and sentences cut out.
+
+    No public set with contexts is at hand: the written ones are few and clear. A sentence that
+    was cut out of a text is true and on the topic, and nothing but luck bears it out in the rest.
+    """
+    lines = (_TEST_DATA / "grounded_written.jsonl").read_text(encoding="utf-8").splitlines()
+    written = [json.loads(line) for line in lines]
+    values = measures.groundedness(
+        [row["text"] for row in written], [row["context"] for row in written]
+    )
+    kinds = np.array([row["kind"] for row in written])
+    threshold = measures.load_grounding().threshold
+    own = values[kinds == "borne_out"]
+    rows: list[dict[str, Any]] = [
+        {
+            "what": "quality",
+            "scorer": "groundedness",
+            "source": f"grounded_written: {kind}",
+            "n": int((kinds == kind).sum()),
+            "auc": _auc(own, values[(kinds == kind) & np.isfinite(values)]),
+            "found_at_threshold": float((values[kinds == kind] <= threshold).mean()),
+            "own_failed": float((own <= threshold).mean()),
+        }
+        for kind in ("invented", "changed", "turned_round")
+    ]
+    texts = list(dict.fromkeys(corpora.related("relevance_halueval")))
+    cut_out, rest = [], []
+    for text in texts:
+        cuts = sentences(text)
+        for start, end in cuts if 5 <= len(cuts) <= 60 else ():
+            cut_out.append(text[start:end])
+            rest.append(text[:start] + text[end:])
+    known = measures.groundedness(cut_out, rest)
+    known = known[np.isfinite(known)]
+    rows.append(
+        {
+            "what": "quality",
+            "scorer": "groundedness",
+            "source": "relevance_halueval: sentences cut out of the document",
+            "n": len(known),
+            "found_at_threshold": float((known <= threshold).mean()),
+        }
+    )
+    return rows
+
+
+def repetition_quality(corpora: Corpora, benign: Sequence[str]) -> dict[str, Any]:
+    """Judge benign texts, and answers whose last ten words go on for three times their length."""
+    answers = list(dict.fromkeys(corpora.related("relevance_halueval")))
+    looped = [
+        f"{text} {' '.join(text.split()[-10:] * (1 + 3 * len(text.split()) // 10))}"
+        for text in answers
+    ]
+    values = measures.repetition(looped)
+    plain = measures.repetition([*answers, *benign])
+    known, plain = values[np.isfinite(values)], plain[np.isfinite(plain)]
+    return {
+        "what": "quality",
+        "scorer": "repetition",
+        "source": "relevance_halueval: answers that end in a loop",
+        "n": len(known),
+        "auc": _auc(known, plain),
+        "recall_at_threshold": float((known >= measures.REPETITION_THRESHOLD).mean()),
+        "benign_flagged": float((plain >= measures.REPETITION_THRESHOLD).mean()),
+        "benign_highest": float(plain.max()),
+    }
 
 
 def refusal_quality(benign: Sequence[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from llmobs.analyzer.score.base import ScoringInput, Target, Verdicts
+from llmobs.analyzer.score.once import once_a_batch
 from llmobs.analyzer.score.verdicts import head_verdicts
 from llmobs.measures.text import load_head
 
@@ -21,6 +22,7 @@ class Refusal:
         self._head = load_head("refusal")
         self.version = self._head.version
 
+    @once_a_batch
     def score(self, batch: ScoringInput, target: Target) -> Verdicts:
         """Judge how answers open."""
         return head_verdicts(batch.distinct("output"), self._head, _explanation)

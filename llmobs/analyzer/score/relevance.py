@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 
 from llmobs.analyzer.score.base import ScoringInput, Target, Verdicts
+from llmobs.analyzer.score.once import once_a_batch
+from llmobs.analyzer.score.pairs import distinct_pairs
 from llmobs.measures.text import load_relevance
 
 __all__ = ["Relevance"]
@@ -25,17 +27,15 @@ class Relevance:
         self._model = load_relevance()
         self.version = self._model.version
 
+    @once_a_batch
     def score(self, batch: ScoringInput, target: Target) -> Verdicts:
         """Judge every different pair of message and answer once."""
         inputs, outputs = batch.distinct("input"), batch.distinct("output")
-        values = np.full(len(batch.spans), np.nan)
-        both = np.flatnonzero((inputs.rows >= 0) & (outputs.rows >= 0))
-        if len(both):
-            pairs = np.column_stack((inputs.rows[both], outputs.rows[both]))
-            different, which = np.unique(pairs, axis=0, return_inverse=True)
-            asked = inputs.features.take(different[:, 0])
-            answered = outputs.features.take(different[:, 1])
-            values[both] = self._model.judge(asked, answered)[which]
+        pairs = distinct_pairs(inputs, outputs)
+        judged = self._model.judge(
+            inputs.features.take(pairs.first), outputs.features.take(pairs.second)
+        )
+        values = np.append(judged, np.nan)[pairs.rows]  # -1 finds the last
         fails = values < self._model.threshold  # NaN is not
         known = np.isfinite(values)
         return Verdicts(
