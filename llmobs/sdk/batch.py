@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from llmobs.sdk.content import from_json
 from llmobs.sdk.usage import Answer, Usage, read_answer
 
-__all__ = ["read_batch"]
+__all__ = ["Batch", "read_batch"]
 
 
-def read_batch(results: Any) -> tuple[Answer, int]:
+@dataclass(slots=True)
+class Batch:
+    """What the results of a batch say together.
+
+    Attributes:
+        answer: One without messages, whose usage is the sum of all and whose model is that of the
+            last.
+        n_results: How many results there are.
+    """
+
+    answer: Answer = field(default_factory=Answer)
+    n_results: int = 0
+
+    def add(self, result: Any) -> None:
+        """Add one result, of plain data, or a piece of a file of JSON lines."""
+        whole = self.answer
+        for one in _results([result]):
+            self.n_results += 1
+            answer = read_answer(_body(one))
+            whole.model = answer.model or whole.model
+            if answer.usage is not None:
+                whole.usage = _sum([whole.usage or Usage(), answer.usage])
+
+
+def read_batch(results: Any) -> Batch:
     """Add up what the results of a batch say.
 
     Args:
         results: Plain data: a list of results, an object that holds one, or the file of JSON
             lines. A result is OpenAI's (``response.body``), Anthropic's (``result.message``),
             or an answer itself; one that failed has no usage.
-
-    Returns:
-        An answer without messages, whose usage is the sum of all and whose model is that of the
-        last; and how many results there are.
     """
-    whole = Answer()
-    n_results = 0
+    batch = Batch()
     for result in _results(results):
-        n_results += 1
-        answer = read_answer(_body(result))
-        whole.model = answer.model or whole.model
-        if answer.usage is not None:
-            whole.usage = _sum([whole.usage or Usage(), answer.usage])
-    return whole, n_results
+        batch.add(result)
+    return batch
 
 
 def _results(value: Any) -> Iterator[Any]:
@@ -57,7 +72,7 @@ def _body(result: Any) -> Any:
 
 def _sum(usages: Sequence[Usage]) -> Usage:
     said = {
-        field.name: [n for usage in usages if (n := getattr(usage, field.name)) is not None]
-        for field in fields(Usage)
+        of.name: [n for usage in usages if (n := getattr(usage, of.name)) is not None]
+        for of in fields(Usage)
     }
     return Usage(**{name: sum(counts) for name, counts in said.items() if counts})

@@ -27,7 +27,7 @@ from llmobs.sdk.export import Sender
 from llmobs.sdk.exporters import import_exporters
 from llmobs.sdk.foreign import ForeignEvents, ForeignSpans
 from llmobs.sdk.guarded import guarded, n_faults, report
-from llmobs.sdk.instrument import CAPTURE_VARIABLE, activate
+from llmobs.sdk.instrument import CAPTURE_IS_OURS, CAPTURE_VARIABLE, activate
 from llmobs.sdk.runtime import Names, Place, Protocol, Runtime, Settings
 from llmobs.sdk.sampling import RecordAll, sampler_from
 from llmobs.sdk.spool import is_supported
@@ -235,7 +235,8 @@ def _check(
 
 
 def _capture(mode: ContentMode | None, place: Place | None) -> tuple[ContentMode, Place]:
-    said = os.environ.get(CAPTURE_VARIABLE, "").strip().upper()
+    is_ours = CAPTURE_IS_OURS in os.environ
+    said = "" if is_ours else os.environ.get(CAPTURE_VARIABLE, "").strip().upper()
     if said and said not in _CAPTURE:
         report("capture variable unknown, no content is captured", value=said)
     of_environment = _CAPTURE.get(said, ("metadata", "span"))

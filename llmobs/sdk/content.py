@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
 from llmobs import semconv
-from llmobs.sdk.media import described_bytes, media_part, without_media
+from llmobs.sdk.media import described_bytes, media_part, without_data_urls, without_media
 
 __all__ = [
     "CONTENT_MODES",
@@ -245,7 +245,11 @@ def _own(value: Any) -> dict[str, Any]:
 
 def text_message(role: str, text: str) -> Message:
     """Return a message of one text part."""
-    return {"role": role, "parts": [{"type": "text", "content": text}]}
+    return {"role": role, "parts": [_text_part(text)]}
+
+
+def _text_part(text: str) -> dict[str, Any]:
+    return {"type": "text", "content": without_data_urls(text)}
 
 
 def to_messages(value: Any, *, role: str = "user") -> list[Message]:
@@ -268,7 +272,7 @@ def to_messages(value: Any, *, role: str = "user") -> list[Message]:
                 text_message(role, item) if isinstance(item, str) else _message(item, role)
                 for item in value
             ]
-        return [text_message(role, dump(value))] if value else []
+        return [text_message(role, dump(without_media(value)))] if value else []
     return [text_message(role, dump(value))]
 
 
@@ -282,15 +286,16 @@ def _message(value: Mapping[str, Any], role: str) -> Message:
     call_id = value.get("tool_call_id")
     content = value.get("parts", value.get("content"))
     if role == "tool" and isinstance(call_id, str):
-        parts.append({"type": "tool_call_response", "id": call_id, "response": content})
+        response = without_media(content)
+        parts.append({"type": "tool_call_response", "id": call_id, "response": response})
     elif isinstance(content, str):
-        parts += [{"type": "text", "content": content}] if content else []
+        parts += [_text_part(content)] if content else []
     elif isinstance(content, (list, tuple)):
         parts += [_part(item) for item in content]
     elif "content" not in value and "parts" not in value:
         parts.append(_part(value))
     if isinstance(refusal := value.get("refusal"), str) and refusal:
-        parts.append({"type": "text", "content": refusal})
+        parts.append(_text_part(refusal))
     calls = value.get("tool_calls")
     for call in calls if isinstance(calls, (list, tuple)) else ():
         if isinstance(call, dict):
@@ -304,19 +309,19 @@ def _message(value: Mapping[str, Any], role: str) -> Message:
 def _part(value: Any) -> dict[str, Any]:
     """Bring one part of a message to the conventions; what is not known goes as JSON in a text."""
     if isinstance(value, str):
-        return {"type": "text", "content": value}
+        return _text_part(value)
     if not isinstance(value, dict):
-        return {"type": "text", "content": dump(value)}
+        return _text_part(dump(value))
     kind = value.get("type")
     for name in ("text", "refusal"):
         if isinstance(text := value.get(name), str):
-            return {"type": "text", "content": text}
+            return _text_part(text)
     if kind in {"text", "reasoning"} and isinstance(value.get("content"), str):
-        return {"type": kind, "content": value["content"]}
+        return {"type": kind, "content": without_data_urls(value["content"])}
     if isinstance(thought := value.get("thinking"), str):
         return {"type": "reasoning", "content": thought}
     part = _tool_part(kind, value) or media_part(kind, value)
-    return part or {"type": "text", "content": dump(without_media(value))}
+    return part or _text_part(dump(without_media(value)))
 
 
 def _tool_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -336,7 +341,7 @@ def _tool_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
             "type": "tool_call",
             "id": found if isinstance(found, str) else None,
             "name": call.get("name") if isinstance(call.get("name"), str) else "",
-            "arguments": from_json(arguments),
+            "arguments": without_media(from_json(arguments)),
         }
     if kind in {"tool_result", "function_call_output", "tool_call_response"}:
         names = ("output", "content", "response")

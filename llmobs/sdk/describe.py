@@ -159,8 +159,11 @@ def _answer(span: LiveSpan) -> Answer:
     elif span.answer is not None:
         answer = span.answer
     elif span.spec.kind == "batch":
-        answer, n_results = read_batch(_returned(span))
-        span.facts = {**(span.facts or {}), semconv.LLMOBS_BATCH_SIZE: n_results}
+        batch = span.batch
+        if batch is None or not batch.n_results:  # returned, not yielded
+            batch = read_batch(_returned(span))
+        answer = batch.answer
+        span.facts = {**(span.facts or {}), semconv.LLMOBS_BATCH_SIZE: batch.n_results}
     elif span.chunks is not None:
         answer = read_stream(span.chunks)
     else:
@@ -323,6 +326,15 @@ def _add_own(
     for extra in (of_session, span.spec.attributes, span.attributes):
         if extra:
             attributes.update(redactor.apply(extra, masked=masked))
+    if span.events:
+        span.events = [
+            (name, at_ns, redactor.apply(facts, masked=masked))
+            for name, at_ns, facts in span.events
+        ]
+    if span.links:
+        span.links = [
+            (context, redactor.apply(facts, masked=masked)) for context, facts in span.links
+        ]
     if span.spec.kind in {"batch", "rerank"}:
         attributes[semconv.LLMOBS_KIND] = span.spec.kind
     if span.n_attempts:
@@ -397,7 +409,7 @@ def _shaped_content(kind: str, span: LiveSpan, call: Call, answer: Answer) -> di
     if kind in {"batch", "embeddings"}:
         return {}
     if asked is None and call.arguments:
-        asked = _only_text(call.arguments) or dump(call.arguments)
+        asked = _only_text(call.arguments) or dump(without_media(call.arguments))
     system = said.get("system", call.request.get("system"))
     return _present(
         {

@@ -119,8 +119,6 @@ class Drainer:
             finally:
                 if outcome is Outcome.AWAY:
                     self._spool.put_back(entry)
-                else:
-                    self._spool.remove(entry)
             if outcome is Outcome.AWAY:
                 return False
             if outcome is not Outcome.TAKEN:
@@ -129,6 +127,7 @@ class Drainer:
                 self.n_spans += entry.n_items
             elif entry.is_own:
                 self.n_events += entry.n_items
+            self._spool.remove(entry)  # last: what is nowhere to be seen would look lost
         return True
 
     def _send(self, entry: Entry) -> Outcome:

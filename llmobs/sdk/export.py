@@ -284,7 +284,7 @@ class Sender:
                 batch.spans.append(scrubbed(span, settings, self._runtime.resource))
         elif isinstance(item, EventItem):
             record = item.record
-            batch.events.append(scrubbed_event(record, settings) if item.is_foreign else record)
+            batch.events.append(scrubbed_event(item, settings) if item.is_foreign else record)
 
     def _prepare_ours(self, described: Described, batch: _Batch) -> None:
         exporters = self._exporters_now()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -17,7 +18,15 @@ from opentelemetry.util.types import AnyValue
 
 from llmobs import semconv
 from llmobs.sdk import runtime as process
-from llmobs.sdk.content import MESSAGE_ATTRIBUTES, Redactor, dump, from_json, sendable
+from llmobs.sdk.content import (
+    CONTENT_MODES,
+    MESSAGE_ATTRIBUTES,
+    ContentMode,
+    Redactor,
+    dump,
+    from_json,
+    sendable,
+)
 from llmobs.sdk.context import session_of
 from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Settings
@@ -79,11 +88,12 @@ class ForeignItem:
 
 
 class EventItem:
-    """A log record that is to be sent."""
+    """A log record that is to be sent; `content` is what a decorator says of its content."""
 
-    __slots__ = ("is_foreign", "record", "size")
+    __slots__ = ("content", "is_foreign", "record", "size")
 
     def __init__(self, record: ReadableLogRecord, *, is_foreign: bool) -> None:
+        self.content: ContentMode | None = None
         self.record = record
         self.is_foreign = is_foreign
         said = record.log_record
@@ -114,6 +124,9 @@ class ForeignSpans(SpanProcessor):
             if session is not None:
                 span.set_attributes(session_attributes(session))
             live = _live_of(parent_context)
+            content = None if live is None else live.content_below
+            if content is not None:
+                span.set_attribute(semconv.LLMOBS_CONTENT, content)
             # A span that is not sent can't stand for ours.
             is_sent = active.settings.foreign != "off"
             kind = _model_kind(span.attributes or {})
@@ -149,7 +162,10 @@ class ForeignEvents(LogRecordProcessor):
             record = ReadableLogRecord(
                 log_record.log_record, active.resource, log_record.instrumentation_scope
             )
-            active.buffer.put(EventItem(record, is_foreign=True))
+            item = EventItem(record, is_foreign=True)
+            live = _live_of(log_record.log_record.context)
+            item.content = None if live is None else live.content_below
+            active.buffer.put(item)
 
     def shutdown(self) -> None:
         """Do nothing: the queue has its own end."""
@@ -208,13 +224,15 @@ def scrubbed(span: ReadableSpan, settings: Settings, resource: Resource) -> Read
         settings: What may leave.
         resource: Ours; a span of a provider with another resource keeps what that one adds.
     """
+    said = (span.attributes or {}).get(semconv.LLMOBS_CONTENT)
+    settings = _as_decorated(settings, said)
     attributes = _scrub(span.attributes, settings)
     events = [
         Event(event.name, _scrub(event.attributes, settings), event.timestamp)
         for event in span.events
     ]
-    said = _scrub({semconv.EXCEPTION_MESSAGE: span.status.description}, settings)
-    status = Status(span.status.status_code, said.get(semconv.EXCEPTION_MESSAGE))
+    kept = _scrub({semconv.EXCEPTION_MESSAGE: span.status.description}, settings)
+    status = Status(span.status.status_code, kept.get(semconv.EXCEPTION_MESSAGE))
     return ReadableSpan(
         name=span.name,
         context=span.get_span_context(),
@@ -231,11 +249,20 @@ def scrubbed(span: ReadableSpan, settings: Settings, resource: Resource) -> Read
     )
 
 
-def scrubbed_event(record: ReadableLogRecord, settings: Settings) -> ReadableLogRecord:
+def _as_decorated(settings: Settings, content: object) -> Settings:
+    """Return the settings with the content mode that a decorator around a client's call gives."""
+    if content not in CONTENT_MODES or content == settings.content:
+        return settings
+    return dataclasses.replace(settings, content=content)
+
+
+def scrubbed_event(item: EventItem, settings: Settings) -> ReadableLogRecord:
     """Return a foreign event with no more content than the application lets out.
 
     A copy: the record itself goes to the application's own processors too.
     """
+    record = item.record
+    settings = _as_decorated(settings, item.content)
     own = copy.copy(record.log_record)
     own.attributes = _scrub(own.attributes, settings)
     # Instrumentations of older conventions put the whole message into the body.

@@ -15,9 +15,11 @@ from llmobs.sdk.integrations import anthropic, imports, litellm, openai
 from llmobs.sdk.integrations.base import Integration
 from llmobs.sdk.runtime import Settings
 
-__all__ = ["CAPTURE_VARIABLE", "activate", "instrument", "uninstrument"]
+__all__ = ["CAPTURE_IS_OURS", "CAPTURE_VARIABLE", "activate", "instrument", "uninstrument"]
 
 CAPTURE_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+# Beside it where we have set it: children inherit both, and it is not their owner's word.
+CAPTURE_IS_OURS: Final = "_LLMOBS_CAPTURE_IS_OURS"
 GROUP: Final = "opentelemetry_instrumentor"
 # Our own, on the hot path. They win over the official ones of the same clients.
 OWN: Final = {one.INTEGRATION.name: one.INTEGRATION for one in (openai, anthropic, litellm)}
@@ -61,7 +63,8 @@ def instrument(*names: str, stream_usage: bool = False) -> list[str]:
     Returns:
         Names of those that are on, or will be when their library is imported.
     """
-    openai.INTEGRATION.options.stream_usage = stream_usage
+    if not names or openai.INTEGRATION.name in names:
+        openai.INTEGRATION.options.stream_usage = stream_usage
     settings = None if process.active is None else process.active.settings
     with guarded("instrument"):
         return activate(names or "auto", settings)
@@ -90,9 +93,11 @@ def activate(wanted: Literal["auto"] | Sequence[str], settings: Settings | None)
     Returns:
         Names of those that are on.
     """
-    if settings is not None and settings.content in {"full", "redacted"}:
+    wants_content = settings is not None and settings.content in {"full", "redacted"}
+    if wants_content and CAPTURE_VARIABLE not in os.environ:
         # On spans alone: content is not sent twice, and is masked on its way through our queue.
-        os.environ.setdefault(CAPTURE_VARIABLE, "SPAN_ONLY")
+        os.environ[CAPTURE_VARIABLE] = "SPAN_ONLY"
+        os.environ[CAPTURE_IS_OURS] = "1"
     own = [one for name, one in OWN.items() if wanted == "auto" or name in wanted]
     started = [one.name for one in own if _start_own(one)]
     found = [entry for entry in entry_points(group=GROUP) if entry.name not in OWN]
@@ -138,6 +143,9 @@ def _start(entry: EntryPoint) -> bool:
 
 def _take_back(names: Iterable[str]) -> list[str]:
     wanted = set(names)
+    if not wanted and CAPTURE_IS_OURS in os.environ:
+        del os.environ[CAPTURE_IS_OURS]
+        os.environ.pop(CAPTURE_VARIABLE, None)
     stopped = []
     for integration in OWN.values():
         if integration.is_on and (not wanted or integration.name in wanted):

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-__all__ = ["described_bytes", "media_part", "without_media"]
+__all__ = ["described_bytes", "media_part", "without_data_urls", "without_media"]
 
 _MODALITIES: Final = {
     "image": "image",
@@ -21,6 +21,7 @@ _MODALITIES: Final = {
     "video": "video",
     "document": "document",
     "file": "document",
+    "image_generation_call": "image",
 }
 # Keys below which providers put what is no text, and what it then is.
 _HOLDERS: Final = {
@@ -34,10 +35,11 @@ _HOLDERS: Final = {
     "file_data": "",
     "fileData": "",
 }
-_BYTES: Final = ("data", "bytes", "file_data", "b64_json")
+_BYTES: Final = ("data", "bytes", "file_data", "b64_json", "result")
 _URIS: Final = ("url", "uri", "image_url", "file_url", "file_uri", "fileUri")
 _TYPES: Final = ("mime_type", "mimeType", "media_type")
 _DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.=+-]+)*;base64,", re.ASCII)
+_DATA_URL_WITHIN: Final = re.compile(_DATA_URL.pattern + r"[A-Za-z0-9+/_=-]*", re.ASCII)
 _DESCRIBED: Final = re.compile(r"<(\d+) bytes(?:, sha256 ([0-9a-f]{64}))?>")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]+={0,2}\n?", re.ASCII)
 # Shorter than any file that is worth a reference, and longer than an id.
@@ -83,7 +85,10 @@ def media_part(kind: Any, value: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def without_media(value: Any) -> Any:
-    """Return plain data in which bytes that were written as base64 are references."""
+    """Return plain data in which bytes that were written as base64 are references.
+
+    Where a key says that it holds bytes, and where a data URL stands, be it amid a text.
+    """
     if isinstance(value, dict):
         return {
             key: _reference(item)[0]
@@ -93,9 +98,14 @@ def without_media(value: Any) -> Any:
         }
     if isinstance(value, (list, tuple)):
         return [without_media(item) for item in value]
-    if isinstance(value, str) and value.startswith("data:") and _DATA_URL.match(value):
-        return _reference(value)[0]
-    return value
+    return without_data_urls(value) if isinstance(value, str) else value
+
+
+def without_data_urls(text: str) -> str:
+    """Return a text in which data URLs are references."""
+    if ";base64," not in text:
+        return text
+    return _DATA_URL_WITHIN.sub(lambda url: _reference(url[0])[0], text)
 
 
 def _places(value: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

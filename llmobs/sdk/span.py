@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from opentelemetry.util.types import AnyValue
 
 from llmobs import semconv
+from llmobs.sdk.batch import Batch
 from llmobs.sdk.content import LONGEST_SECRET, ContentMode, freeze
 from llmobs.sdk.guarded import guarded
 from llmobs.sdk.runtime import Runtime, Settings
@@ -67,8 +68,8 @@ _MAX_ATTRIBUTES: Final = 128
 _MAX_FRAMES: Final = 32
 # What of a span serves nobody once it has been sent.
 _SENT: Final = frozenset({
-    "agent", "answer", "attributes", "chunk_ns", "chunks", "events", "facts", "links", "outer",
-    "output", "reading", "updates",
+    "agent", "answer", "attributes", "batch", "chunk_ns", "chunks", "events", "facts", "links",
+    "outer", "output", "reading", "updates",
 })  # fmt: skip
 
 
@@ -192,8 +193,10 @@ class LiveSpan(trace.Span):
     agent: LiveSpan | None = None
     answer: Answer | None = None  # where an integration has read it
     attributes: dict[str, AnyValue] | None = None
+    batch: Batch | None = None  # results that were yielded, added up
     chunks: list[Any] | None = None
     chunk_ns: list[int] | None = None
+    content_above: ContentMode | None = None  # what a decorator around a client's call says of it
     covers_clients = False  # clients that the call goes through make no span of their own
     end_ns = 0
     events: list[tuple[str, int, Mapping[str, AnyValue]]] | None = None
@@ -239,7 +242,7 @@ class LiveSpan(trace.Span):
     @property
     def content(self) -> ContentMode:
         """How much content this span may carry."""
-        return self.spec.content or self._runtime.settings.content
+        return self.spec.content or self.content_above or self._runtime.settings.content
 
     @property
     def nearest_agent(self) -> LiveSpan | None:
@@ -329,6 +332,21 @@ class LiveSpan(trace.Span):
         n_characters = self.settings.max_characters + LONGEST_SECRET if may_leave else 0
         self.failure = Failure.of(error, n_characters)
         self.size += len(self.failure.message)
+
+    def heed_decorators(self) -> None:
+        """Carry as much content as the nearest decorator above says that says it.
+
+        For clients' calls, which are made within functions and have no decorator of their own.
+        """
+        self.content_above = None if self.outer is None else self.outer.content_below
+
+    @property
+    def content_below(self) -> ContentMode | None:
+        """How much content clients' calls below may carry; None where no decorator says it."""
+        span: LiveSpan | None = self
+        while span is not None and span.spec.content is None:
+            span = span.outer
+        return None if span is None else span.spec.content
 
     def mark_model_child(self, kind: Kind) -> None:
         """Note a span of a model's call below this one, by us or by an instrumented client.

@@ -14,6 +14,7 @@ that loses its power may lose the last seconds.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -38,6 +39,11 @@ Signal: TypeAlias = Literal["traces", "logs"]
 
 _NAME: Final = re.compile(r"(\d{12})-(traces|logs)-(\d+)\.otlp")
 _LOCK: Final = "lock"
+# The processes' folders. Whatever else lies in the one that they share is none of our business.
+_FOLDER: Final = re.compile(r"[0-9a-f]{8}")
+# A folder that is new may be taken for a dead process's and removed; where that happens so often,
+# it is something else: a file system without locks, or no more files that may be open.
+_TRIES: Final = 5
 # What a file takes on most file systems beside its bytes: its last block is half full on average,
 # and its name and inode want room too.
 _FILE_BYTES: Final = 2_500
@@ -186,7 +192,7 @@ class Spool:
         self.n_items += entry.n_items
 
     def _delete(self, entry: Entry) -> None:
-        with suppress(FileNotFoundError):  # somebody has cleaned up
+        with suppress(OSError):  # somebody has cleaned up, or nobody can
             entry.path.unlink()
         self._n_bytes -= entry.size
         self.n_items -= entry.n_items
@@ -208,14 +214,18 @@ class Spool:
 
     def _new_home(self) -> Path:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        while True:
+        for _ in range(_TRIES):
             folder = self._root / secrets.token_hex(4)
             with suppress(FileExistsError):
                 folder.mkdir(mode=0o700)
                 lock = _locked(folder, is_new=True)
-                if lock is not None:  # else one that adopts was faster, and has removed it
+                if lock is not None:
                     self._homes[folder] = _Home(lock)
                     return folder
+                with suppress(OSError):  # one that adopts was faster, and has removed it
+                    (folder / _LOCK).unlink()
+                    folder.rmdir()
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     def _folders(self) -> list[Path]:
         """Return the processes' folders, the one that was written to longest ago first."""
@@ -223,7 +233,7 @@ class Spool:
         with suppress(OSError), os.scandir(self._root) as found:  # not made yet, or no folder
             for item in found:
                 with suppress(FileNotFoundError):
-                    if item.is_dir():
+                    if _FOLDER.fullmatch(item.name) and item.is_dir(follow_symlinks=False):
                         aged.append((item.stat().st_mtime_ns, Path(item.path)))
         return [folder for _, folder in sorted(aged)]
 

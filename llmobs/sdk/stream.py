@@ -9,6 +9,7 @@ from typing import Any, Final
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 
+from llmobs.sdk.batch import Batch
 from llmobs.sdk.content import freeze
 from llmobs.sdk.guarded import guarded
 from llmobs.sdk.span import LiveSpan, detach
@@ -32,6 +33,8 @@ class Recorder:
 
     def __init__(self, span: LiveSpan) -> None:
         self.span = span
+        if span.spec.kind == "batch":
+            span.batch = Batch()
         span.chunks = []
         span.chunk_ns = []
         self._size = 0
@@ -40,6 +43,9 @@ class Recorder:
     def note(self, chunk: Any) -> None:
         """Keep one chunk and when it came."""
         span = self.span
+        if span.batch is not None:  # as many as there are: what is not counted would be free
+            span.batch.add(freeze(chunk)[0])
+            return
         chunks, times = span.chunks, span.chunk_ns
         if chunks is None or times is None or span.end_ns:
             return
@@ -237,6 +243,10 @@ class _Observed:
     def close(self) -> Any:
         self._llmobs_recorder.finish()
         return self._llmobs_stream.close()
+
+    def aclose(self) -> Any:
+        self._llmobs_recorder.finish()
+        return self._llmobs_stream.aclose()
 
 
 def observed_stream(result: Any, span: LiveSpan) -> Any:

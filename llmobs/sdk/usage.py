@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from llmobs.sdk.content import Message, dump, from_json, text_message, to_messages
+from llmobs.sdk.media import without_data_urls, without_media
 
 __all__ = [
     "Answer",
@@ -86,6 +87,8 @@ def provider_of_module(module: str) -> str | None:
 
 
 def _count(data: Data, *names: str) -> int | None:
+    if not data:  # most answers have no details
+        return None
     for name in names:
         value = data.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -350,12 +353,13 @@ class _Choice:
         """Return the answer as a message, None where nothing was said."""
         parts: list[dict[str, Any]] = []
         if self.texts:
-            parts.append({"type": "text", "content": "".join(self.texts)})
+            text = without_data_urls("".join(self.texts))
+            parts.append({"type": "text", "content": text})
         if self.reasoning:
             parts.append({"type": "reasoning", "content": "".join(self.reasoning)})
         for call in self.calls.values():
             part = {"type": "tool_call", "name": call["name"] or "", "id": call["id"]}
-            part["arguments"] = from_json("".join(call["arguments"]))
+            part["arguments"] = without_media(from_json("".join(call["arguments"])))
             parts.append(part)
         return {"role": "assistant", "parts": parts} if parts else None
 

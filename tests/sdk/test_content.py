@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry import trace
 
 import llmobs
 from llmobs.sdk.content import MAX_NODES, Redactor, dump, freeze, pack, to_messages, unpack
@@ -343,3 +344,21 @@ def test_a_secret_across_the_cut_of_an_exceptions_message_leaves_in_no_part(star
         fail()
     llmobs.flush(10)
     assert otlp.spans[0].message == "reach me at [EMAIL] "
+
+
+@pytest.mark.parametrize("mode", ["off", "metadata", "redacted"])
+def test_what_is_private_leaves_in_no_event_of_a_span(start: Start, mode: str) -> None:
+    otlp = start(capture_content=mode)
+
+    @llmobs.observe
+    def work() -> None:
+        span: Any = trace.get_current_span()
+        span.record_exception(ValueError("no jo@shop.example here"))
+        span.add_event("gen_ai.user.message", {"who": "al@shop.example", "n": 1})
+        span.add_link(span.get_span_context(), {"who": "al@shop.example"})
+
+    work()
+    assert llmobs.flush(5)
+    everything = b"".join(body for _, body, _ in otlp.requests)
+    assert b"@shop" not in everything
+    assert (b"no [EMAIL] here" in everything) is (mode == "redacted")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -247,3 +248,24 @@ def test_masked_messages_of_others_stay_json_whatever_is_cut(start: Start) -> No
     assert message["parts"][0]["content"].startswith('"[EMAIL] ')
     assert len(message["parts"][0]["content"]) == 100
     assert a["llmobs.content.truncated"] is True
+
+
+@pytest.mark.parametrize(("process", "decorator"), [("full", "off"), ("metadata", "full")])
+def test_what_a_decorator_says_of_content_holds_for_the_client_below(
+    start: Start, process: str, decorator: Any
+) -> None:
+    otlp = start(capture_content=process)
+
+    @llmobs.observe(kind="chat", model="gpt", capture_content=decorator)
+    def ask(prompt: str) -> None:
+        instrumented_client(prompt)
+        body = {"gen_ai.input.messages": f"event {prompt}"}
+        get_logger("other").emit(LogRecord(event_name="gen_ai.details", attributes=body))
+
+    ask("the secret")
+    instrumented_client("the rule")
+    llmobs.flush(10)
+    everything = b"".join(body for _, body, _ in otlp.requests)
+    assert (b"the secret" in everything) is (decorator == "full")
+    assert (b"event the secret" in everything) is (decorator == "full")
+    assert (b"the rule" in everything) is (process == "full")

@@ -129,16 +129,16 @@ def test_a_batch_is_read_in_any_common_shape(shape: str) -> None:
         "list": bodies,
         "object": {"results": bodies},
     }[shape]
-    answer, n_results = read_batch(results)
-    assert n_results == 2
-    assert answer.usage is not None
-    assert answer.usage.input_tokens == 3
-    assert answer.usage.reasoning_tokens is None
+    batch = read_batch(results)
+    assert batch.n_results == 2
+    assert batch.answer.usage is not None
+    assert batch.answer.usage.input_tokens == 3
+    assert batch.answer.usage.reasoning_tokens is None
 
 
 @pytest.mark.parametrize("results", [None, 3, "no json", [None, 1, "x"], {"results": None}])
 def test_what_is_no_batch_has_no_usage(results: Any) -> None:
-    assert read_batch(results)[0].usage is None
+    assert read_batch(results).answer.usage is None
 
 
 def test_tries_of_one_call_are_one_span_with_their_count(start: Start) -> None:
@@ -156,3 +156,20 @@ def test_tries_of_one_call_are_one_span_with_their_count(start: Start) -> None:
     assert llmobs.flush(5)
     assert otlp.span("chat m").attributes["llmobs.attempts"] == 3
     assert otlp.point("gen_ai.client.inference.duration").count == 1
+
+
+def test_results_that_are_yielded_are_added_up_however_many_they_are(start: Start) -> None:
+    otlp = start()
+
+    @llmobs.observe(kind="batch", provider="anthropic", model="claude")
+    def results() -> Iterator[Any]:
+        for _ in range(21_000):  # and of more text than is kept of a stream
+            usage = {"input_tokens": 1, "output_tokens": 2}
+            message = {"content": [{"type": "text", "text": "x" * 300}], "usage": usage}
+            yield {"custom_id": "a", "result": {"type": "succeeded", "message": message}}
+
+    assert sum(1 for _ in results()) == 21_000
+    assert llmobs.flush(5)
+    said = otlp.span("chat claude").attributes
+    assert said["llmobs.batch.size"] == 21_000
+    assert said["gen_ai.usage.input_tokens"] == 21_000

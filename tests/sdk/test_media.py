@@ -137,3 +137,27 @@ def test_what_is_no_file_stays(value: Any) -> None:
 def test_what_is_no_base64_is_a_reference_still() -> None:
     (message,) = to_messages([{"content": [{"type": "image", "data": "!" * 999}]}])
     assert message["parts"][0]["uri"].startswith("urn:sha256:")
+
+
+def test_a_picture_in_whatever_a_workflow_takes_and_gives_is_a_reference(start: Start) -> None:
+    otlp = start()
+    url = f"data:image/png;base64,{ENCODED}"
+
+    @llmobs.observe
+    def describe(question: str, picture: Any) -> str:
+        return f"![it]({url})"
+
+    @llmobs.observe(kind="chat", model="m")
+    def ask(messages: list[Any]) -> str:
+        return "fine"
+
+    describe("What?", {"image_url": url})
+    describe("What?", {"data": ENCODED})
+    seen = [{"type": "image_url", "image_url": {"url": url}}]
+    ask([{"role": "tool", "tool_call_id": "1", "content": seen}])
+    ask([{"role": "tool", "tool_call_id": "1", "content": json.dumps({"shot": url})}])
+    ask([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": seen[0]}}]}])
+    assert llmobs.flush(5)
+    assert len(otlp.spans) == 5
+    assert ENCODED[:100].encode() not in b"".join(otlp.bodies("/v1/traces"))
+    assert "![it](urn:sha256:" in otlp.spans[0].attributes["gen_ai.output.messages"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -343,3 +345,49 @@ def test_a_shutdown_leaves_the_folder_to_the_next_at_once(start: Start, tmp_path
     assert llmobs.flush(5)
     otlp.wait_for_spans(1)
     assert numbers(otlp) == [0]
+
+
+def test_folders_of_others_beside_the_processes_own_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    theirs = [tmp_path / "cache" / "lock", tmp_path / "cache" / "film.part"]
+    theirs.append(tmp_path / "elsewhere" / "lock")
+    for path in theirs:
+        path.touch()
+    (tmp_path / "0123abcd").symlink_to(tmp_path / "elsewhere")
+    kept, _ = spool(tmp_path)
+    assert kept.add("traces", b"a", 1)
+    kept.adopt()
+    kept.close()
+    assert [path.exists() for path in theirs] == [True, True, True]
+    assert (tmp_path / "uploads").is_dir()
+
+
+def test_where_no_lock_can_be_had_the_request_stays_with_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(lock: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)  # as on a network's file system
+    kept, dropped = spool(tmp_path)
+    assert not kept.add("traces", b"a", 1)
+    assert dropped == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_deleted_is_counted_as_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    kept, dropped = spool(tmp_path, 10_000)
+    assert kept.add("traces", bytes(5_000), 3)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert kept.add("traces", bytes(5_000), 1)  # for which the other goes
+    assert dropped == [3]
+    assert kept.n_items == 1
+    assert drained(kept) == [bytes(5_000)]
+    assert kept.n_items == 0

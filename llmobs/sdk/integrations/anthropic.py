@@ -19,8 +19,10 @@ _PLACES: Final = {"Bedrock": "aws.bedrock", "Vertex": "gcp.vertex_ai"}
 
 
 def _provider_of(client: Any) -> str:
-    name = type(client).__name__
-    return next((provider for place, provider in _PLACES.items() if place in name), "anthropic")
+    # By the names of its classes: an application's own may be derived from them.
+    names = [kind.__name__ for kind in type(client).__mro__]
+    found = (provider for name in names for place, provider in _PLACES.items() if place in name)
+    return next(found, "anthropic")
 
 
 def _install(module: ModuleType, integration: Integration, patches: Patches) -> None:

@@ -25,6 +25,7 @@ __all__ = ["Api", "Exchange"]
 # What is kept of a streamed body; of a longer one the last pieces too: there the usage stands.
 MAX_BYTES: Final = 4_000_000
 TAIL_PIECES: Final = 8
+MANY_EMBEDDINGS_BYTES: Final = 100_000
 _PORTS: Final = {"https": 443, "http": 80}
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
 _OUTPUT_TYPES: Final = {"text": "text", "json_object": "json", "json_schema": "json"}
@@ -69,7 +70,7 @@ class Exchange:
         n_attempts: Requests that were made.
         request: The body as it was sent.
         url: Where it went: an object of the client's that shows ``host``, ``port`` and ``scheme``.
-        response: The body, where it came whole.
+        response: The body, where it came whole, as far as it is needed.
         pieces: The body as it came, and when, where it was streamed.
         tail: Its last pieces, where it is too long to be kept.
         content_type: Of a streamed body: server-sent events, AWS's frames, or one JSON object.
@@ -97,6 +98,10 @@ class Exchange:
     def size(self) -> int:
         """About how many bytes of memory are kept."""
         return len(self.request) + len(self.response or b"") + self._size
+
+    def keep(self, body: bytes) -> None:
+        """Keep a body that came whole; of many embeddings one, which is as long as the others."""
+        self.response = _with_one_embedding(body) if self.api.kind == "embeddings" else body
 
     def note(self, data: bytes, at_ns: int) -> None:
         """Keep one piece of a streamed body."""
@@ -159,6 +164,7 @@ class Exchange:
         body = b"".join([data for data, _ in pieces])
         if self.encoding:
             pieces, body = _decoded(pieces, self.encoding)
+            span.size += len(body)  # by which it is told whether a text may be too long
         # Not every server that speaks OpenAI's language says what it sends.
         if _EVENT_STREAM in self.content_type or body.startswith((b"data:", b"event:")):
             events, ends = _events(body)
@@ -185,6 +191,19 @@ def _object(body: bytes) -> dict[str, Any]:
         if isinstance(data, dict):
             return data
     return {}
+
+
+def _with_one_embedding(body: bytes) -> bytes:
+    """Return a list of embeddings without those after the first.
+
+    To read ten megabytes of them would hold the interpreter, and so the application's threads, for
+    a tenth of a second.
+    """
+    if len(body) < MANY_EMBEDDINGS_BYTES:
+        return body
+    first = body.find(b"}", body.find(b'"embedding"')) + 1
+    last = body.rfind(b"]")
+    return body[:first] + body[last:] if 0 < first < last else body
 
 
 def _rename(request: dict[str, Any], api: Api) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.abc
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
@@ -26,16 +25,18 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        act = self.waiting.pop(name, None)
+        act = self.waiting.get(name)
         if act is None:
             return None
-        # No longer waiting, so this doesn't come back here.
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
-            self.waiting[name] = act
-            return None
-        spec.loader = _Loader(spec.loader, act)  # type: ignore[assignment]
-        return spec
+        for finder in sys.meta_path.copy():
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None if find is None else find(name, path, target)
+            if spec is not None:
+                # It waits on until it has run: to ask for the spec alone is no import.
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader, act)  # type: ignore[assignment]
+                return spec
+        return None
 
 
 class _Loader:
@@ -56,11 +57,8 @@ class _Loader:
             module.__loader__ = self._inner
             if module.__spec__ is not None:
                 module.__spec__.loader = self._inner
-        try:
-            self._inner.exec_module(module)
-        except BaseException:
-            _finder.waiting[module.__name__] = self._act  # it may be imported again
-            raise
+        self._inner.exec_module(module)
+        _finder.waiting.pop(module.__name__, None)
         with guarded("act after an import"):
             self._act(module)
 

@@ -19,8 +19,9 @@ from llmobs.sdk.arguments import ArgumentReader
 from llmobs.sdk.content import freeze
 from llmobs.sdk.guarded import guarded, note_fault
 from llmobs.sdk.integrations.base import Integration, Patches
+from llmobs.sdk.integrations.stainless import is_covered
 from llmobs.sdk.runtime import Runtime
-from llmobs.sdk.span import LIVE_KEY, Call, Kind, LiveSpan, Spec, detach, open_span
+from llmobs.sdk.span import Call, Kind, LiveSpan, Spec, detach, open_span
 from llmobs.sdk.stream import observed_stream
 
 __all__ = ["INTEGRATION"]
@@ -74,7 +75,7 @@ class _Targets:
     def __init__(self, module: ModuleType, integration: Integration) -> None:
         self._module = module
         self._integration = integration
-        self._known: dict[tuple[Any, Any], tuple[str, str]] = {}
+        self._known: dict[tuple[Any, ...], tuple[str, str]] = {}
 
     def wrapped(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Return the function with a span around it."""
@@ -136,8 +137,7 @@ class _Targets:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> tuple[LiveSpan, Context] | None:
-        live = context_api.get_current().get(LIVE_KEY)
-        if isinstance(live, LiveSpan) and live.covers_clients and not live.end_ns:
+        if is_covered():
             return None
         try:
             # Always with content, of which a stream without usage is reckoned.
@@ -150,26 +150,27 @@ class _Targets:
             note_fault("begin a client's span", type(error))
             return None
         opened[0].covers_clients = True
+        opened[0].heed_decorators()
         return opened
 
     def _meaning(self, said: Any, kwargs: Mapping[str, Any]) -> tuple[str, str]:
         """Return model and provider of a name such as ``anthropic/claude-sonnet-4-5``."""
         name = said if isinstance(said, str) else ""
         provider = kwargs.get("custom_llm_provider")
-        known = self._known.get((name, provider))
+        address = kwargs.get("api_base") or kwargs.get("base_url")
+        said_as = (name, provider, str(address))
+        known = self._known.get(said_as)
         if known is None:
             model = name
             with suppress(Exception):  # of a name that it doesn't know
-                model, provider, *_ = self._module.get_llm_provider(
-                    name, provider, kwargs.get("api_base") or kwargs.get("base_url")
-                )
+                model, provider, *_ = self._module.get_llm_provider(name, provider, address)
             known = (
                 model,
                 _PROVIDERS.get(str(provider), str(provider or semconv.PROVIDER_UNKNOWN)),
             )
             if len(self._known) >= _MAX_MODELS:
                 self._known.clear()
-            self._known[(name, kwargs.get("custom_llm_provider"))] = known
+            self._known[said_as] = known
         return known
 
 

@@ -33,6 +33,7 @@ _HOSTS: Final = {
     "generativelanguage.googleapis.com": "gcp.gemini",
     "aiplatform.googleapis.com": "gcp.vertex_ai",
 }
+_AZURE: Final = frozenset({"AzureOpenAI", "AsyncAzureOpenAI"})
 _SEEN: Final = "_llmobs_provider"
 
 
@@ -45,7 +46,8 @@ def _provider_of(client: Any) -> str:
     host = str(url.host)
     provider = next((name for end, name in _HOSTS.items() if host.endswith(end)), None)
     if provider is None:
-        is_azure = type(client).__name__ in {"AzureOpenAI", "AsyncAzureOpenAI"}
+        # By the names of its classes: an application's own may be derived from them.
+        is_azure = any(kind.__name__ in _AZURE for kind in type(client).__mro__)
         provider = "azure.ai.openai" if is_azure else "openai"
     client.__dict__[_SEEN] = (url, provider)
     return provider

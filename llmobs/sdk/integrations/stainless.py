@@ -25,7 +25,7 @@ from llmobs.sdk.integrations.exchange import Api, Exchange
 from llmobs.sdk.runtime import Runtime
 from llmobs.sdk.span import LIVE_KEY, SPAN_KEY, LiveSpan, Spec, detach, open_span
 
-__all__ = ["ProviderOf", "install", "is_within_call"]
+__all__ = ["ProviderOf", "install", "is_covered", "is_within_call"]
 
 ProviderOf = Callable[[Any], str]
 
@@ -33,6 +33,7 @@ ProviderOf = Callable[[Any], str]
 _OFFICIAL_KEY: Final = "opentelemetry.genai.client.inference.context"
 # Models that were asked for, at most: each has what never changes between its calls.
 _MAX_SPECS: Final = 1_000
+_STREAM_CLASS: Final = "SyncByteStream"
 
 
 def install(
@@ -130,13 +131,14 @@ class _Watch:
         try:
             options = kwargs["options"] if "options" in kwargs else args[1]
             api = self._apis.get(options.url.partition("?")[0])
-            if api is None or options.method.lower() != "post" or _is_covered():
+            if api is None or options.method.lower() != "post" or is_covered():
                 return None
             body = options.json_data
             model = body.get("model") if isinstance(body, dict) else None
             spec = self._spec(api, model if isinstance(model, str) else "", client)
             opened = open_span(runtime, spec)
             opened[0].reading = Exchange(api)
+            opened[0].heed_decorators()
             if self._integration.options.stream_usage and api.openai_type == "chat_completions":
                 _ask_for_usage(options, body)
         except Exception as error:  # someone else's library, of any version
@@ -156,7 +158,7 @@ class _Watch:
         return spec
 
 
-def _is_covered() -> bool:
+def is_covered() -> bool:
     """Return whether a span above stands for the call already, or none is wanted."""
     context = context_api.get_current()
     if context.get(_SUPPRESS_INSTRUMENTATION_KEY) or context.get(_OFFICIAL_KEY) is not None:
@@ -240,15 +242,20 @@ def _process_response(original: Callable[..., Any]) -> Callable[..., Any]:
 def _keep(response: Any, span: LiveSpan, exchange: Exchange) -> None:
     """Keep a whole body; note the pieces of one that is still to come as they pass by."""
     if response.is_stream_consumed or response.is_closed:
-        exchange.response = response.content
+        exchange.keep(response.content)
         return
-    inner = response.stream
-    library = sys.modules[type(response).__module__.partition(".")[0]]
     headers = response.headers
-    exchange.pieces = []
     exchange.content_type = headers.get("content-type", exchange.content_type)
     exchange.encoding = headers.get("content-encoding", "")
-    response.stream = _noting_class(library)(inner, span, exchange)
+    noting = _noting_class(_library_of(response))(response.stream, span, exchange)
+    exchange.pieces = []  # last: from now on the stream ends the span
+    response.stream = noting
+
+
+def _library_of(response: Any) -> ModuleType:
+    """Return the HTTP library that a response, be it of an application's class, comes from."""
+    names = [kind.__module__.partition(".")[0] for kind in type(response).__mro__]
+    return next(sys.modules[name] for name in names if hasattr(sys.modules[name], _STREAM_CLASS))
 
 
 _classes: Final[dict[str, type[Any]]] = {}

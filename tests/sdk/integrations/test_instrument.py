@@ -53,6 +53,51 @@ def test_init_instrument_and_import_come_in_any_order(
     assert [span.name for span in otlp.spans] == ["chat m"]
 
 
+def test_asking_whether_a_client_is_installed_loses_nothing(provider: Stub, otlp: Receiver) -> None:
+    provider.say(shapes.chat("hello"))
+    run(
+        f"""
+        import importlib.util, llmobs
+        llmobs.init("shop", endpoint={otlp.url!r}, instrument=["openai"])
+        assert importlib.util.find_spec("openai") is not None  # as many libraries ask
+        import openai
+        client = openai.OpenAI(api_key="none", base_url={provider.url!r})
+        client.chat.completions.create(model="m", messages=[{{"role": "user", "content": "Hi"}}])
+        llmobs.shutdown()
+        """
+    )
+    assert [span.name for span in otlp.spans] == ["chat m"]
+
+
+def test_instrumenting_another_client_leaves_what_was_allowed(provider: Stub, start: Start) -> None:
+    import openai
+
+    start()
+    llmobs.instrument("openai", stream_usage=True)
+    llmobs.instrument("anthropic")
+    provider.say(shapes.chat_chunks("a", usage=shapes.USAGE))
+    with openai.OpenAI(api_key="none", base_url=provider.url) as client:
+        list(client.chat.completions.create(model="m", messages=[], stream=True))
+    assert provider.requests[0][1]["stream_options"] == {"include_usage": True}
+
+
+def test_a_child_process_takes_no_leave_to_send_content_from_its_parents(otlp: Receiver) -> None:
+    child = f"""
+        import llmobs
+        llmobs.init("child", endpoint={otlp.url!r})
+        llmobs.observe(name="work")(lambda text: text)("the secret")
+        llmobs.shutdown()
+    """
+    run(
+        f"""
+        import subprocess, sys, llmobs
+        llmobs.init("parent", endpoint={otlp.url!r}, capture_content="redacted", instrument="auto")
+        subprocess.run([sys.executable, "-c", {textwrap.dedent(child)!r}], check=True)
+        """
+    )
+    assert otlp.span("invoke_workflow work").attributes["llmobs.content"] == "metadata"
+
+
 def test_instrumenting_imports_no_client() -> None:
     out = run(
         """

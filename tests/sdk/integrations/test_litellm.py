@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 import llmobs
 from tests.sdk.conftest import Start
@@ -153,3 +156,67 @@ def test_names_that_were_imported_before_are_traced_and_given_back(
     before("openai/gpt-4o-mini", ASKED, **to)
     llmobs.flush(10)
     assert len(otlp.spans) == 1
+
+
+def test_a_span_of_another_instrumentation_for_the_same_call_is_enough(
+    provider: Stub, to: dict[str, Any], sent: Receiver
+) -> None:
+    import litellm
+
+    provider.say(shapes.chat("hello"), shapes.chat("hello"))
+    facts = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o-mini"}
+    with trace.get_tracer("other").start_as_current_span("theirs", attributes=facts):
+        litellm.completion("openai/gpt-4o-mini", ASKED, **to)
+    with suppress_instrumentation():
+        litellm.completion("openai/gpt-4o-mini", ASKED, **to)
+    llmobs.flush(10)
+    assert [span.name for span in sent.spans] == ["theirs"]
+
+
+def test_what_a_decorator_says_of_content_holds_below(
+    provider: Stub, to: dict[str, Any], sent: Receiver
+) -> None:
+    import litellm
+
+    @llmobs.observe(kind="chat", capture_content="off")
+    def ask() -> Any:
+        return litellm.completion("openai/gpt-4o-mini", ASKED, **to)
+
+    provider.say(shapes.chat("the secret"))
+    ask()
+    llmobs.flush(10)
+    span = sent.span("chat gpt-4o-mini")
+    assert span.attributes["llmobs.content"] == "off"
+    assert "the secret" not in str(span.attributes)
+
+
+def test_one_name_at_two_addresses_is_two_providers(
+    provider: Stub, to: dict[str, Any], sent: Receiver
+) -> None:
+    import litellm
+
+    for base in ("https://api.groq.com/openai/v1", "https://api.deepseek.com/v1"):
+        with suppress(Exception):
+            litellm.completion(
+                "some-model", ASKED, api_key="none", api_base=base, mock_response="hello"
+            )
+    llmobs.flush(10)
+    providers = [span.attributes["gen_ai.provider.name"] for span in sent.spans]
+    assert providers == ["groq", "deepseek"]
+
+
+def test_a_stream_that_is_closed_ends_its_span_though_it_is_still_held(
+    provider: Stub, to: dict[str, Any], sent: Receiver
+) -> None:
+    import litellm
+
+    provider.say(shapes.chat_chunks(*["x"] * 20))
+
+    async def main() -> None:
+        stream: Any = await litellm.acompletion("openai/gpt-4o-mini", ASKED, stream=True, **to)
+        await anext(stream)
+        await stream.aclose()
+        await asyncio.to_thread(llmobs.flush, 10)
+        assert [span.name for span in sent.spans] == ["chat gpt-4o-mini"]
+
+    asyncio.run(main())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from opentelemetry import trace
 from pydantic import BaseModel
 
 import llmobs
+from llmobs.sdk.integrations.exchange import Api, Exchange
 from tests.sdk.conftest import Start
 from tests.sdk.integrations import stub as shapes
 from tests.sdk.integrations.stub import Reply, Stub
@@ -488,3 +491,112 @@ def test_whom_a_compatible_client_speaks_to_is_told_from_its_address(
     span = one(sent)
     assert span.attributes["gen_ai.provider.name"] == "azure.ai.openai"
     assert span.attributes["gen_ai.request.model"] == "my-deployment"
+
+
+@pytest.mark.parametrize("kind", ["chat", "workflow"])
+def test_what_a_decorator_says_of_content_holds_for_the_clients_below(
+    provider: Stub, client: openai.OpenAI, sent: Receiver, kind: Any
+) -> None:
+    @llmobs.observe
+    def route() -> None:
+        client.chat.completions.create(model=MODEL, messages=ASKED)
+
+    @llmobs.observe(kind=kind, capture_content="off")
+    def ask() -> None:
+        route()
+
+    provider.say(shapes.chat("the secret"))
+    ask()
+    llmobs.flush(10)
+    span = sent.span(f"chat {MODEL}")
+    assert span.attributes["llmobs.content"] == "off"
+    assert "the secret" not in str(span.attributes)
+    assert span.attributes["gen_ai.usage.input_tokens"] == 100
+
+
+def test_pictures_that_a_model_draws_leave_as_references(
+    provider: Stub, client: openai.OpenAI, sent: Receiver
+) -> None:
+    picture = "QUJDREVGR0hJSktM" * 40
+    drawn = {
+        "id": "ig_1",
+        "type": "image_generation_call",
+        "status": "completed",
+        "result": picture,
+    }
+    whole = shapes.response("here")
+    whole["output"].insert(0, drawn)
+    provider.say(whole)
+    client.responses.create(model=MODEL, input="Draw a cat")
+    one(sent)
+    everything = b"".join(body for _, body, _ in sent.requests)
+    assert picture[:100].encode() not in everything
+    assert b"urn:sha256:" in everything
+
+
+def test_a_subclass_of_a_client_speaks_to_the_same_provider(provider: Stub, sent: Receiver) -> None:
+    class Ours(openai.AzureOpenAI):
+        pass
+
+    provider.say(shapes.chat("a"))
+    with Ours(api_key="none", azure_endpoint=provider.url, api_version="2024-10-21") as client:
+        client.chat.completions.create(model="d", messages=ASKED)
+    assert one(sent).attributes["gen_ai.provider.name"] == "azure.ai.openai"
+
+
+def test_a_packed_stream_is_cut_to_the_longest_text_that_may_leave(
+    provider: Stub, client: openai.OpenAI, start: Start
+) -> None:
+    otlp = start(max_characters=2_000)
+    llmobs.instrument("openai")
+    events = [
+        e if isinstance(e, str) else f"data: {json.dumps(e)}\n\n"
+        for e in shapes.chat_chunks("x" * 30_000)
+    ]
+    packed = gzip.compress("".join(events).encode())
+    headers = {"Content-Encoding": "gzip"}
+    provider.say(Reply(packed, headers=headers))
+    list(client.chat.completions.create(model=MODEL, messages=ASKED, stream=True))
+    span = one(otlp)
+    assert text(span) == ["x" * 2_000]
+    assert span.attributes["llmobs.content.truncated"] is True
+
+
+def test_a_stream_through_a_transport_of_the_applications_ends_its_span(
+    provider: Stub, sent: Receiver
+) -> None:
+    class Theirs(httpx.Response):
+        pass
+
+    class Transport(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            got = super().handle_request(request)
+            return Theirs(
+                got.status_code,
+                headers=got.headers,
+                stream=got.stream,
+                extensions=got.extensions,
+            )
+
+    provider.say(shapes.chat_chunks("Hel", "lo."))
+    http: Any = httpx.Client(transport=Transport())
+    with openai.OpenAI(api_key="none", base_url=provider.url, http_client=http) as client:
+        for _ in client.chat.completions.create(model=MODEL, messages=ASKED, stream=True):
+            pass
+        assert text(one(sent)) == ["Hello."]
+
+
+def test_of_a_thousand_embeddings_little_is_kept_and_read(
+    provider: Stub, client: openai.OpenAI, sent: Receiver
+) -> None:
+    vectors = [{"object": "embedding", "index": n, "embedding": [0.25] * 256} for n in range(1_000)]
+    said = {"object": "list", "data": vectors, "model": "e-1", "usage": {"prompt_tokens": 8}}
+    provider.say(said)
+    client.embeddings.create(model="e", input="Hi", encoding_format="float")
+    span = one(sent)
+    assert span.attributes["gen_ai.usage.input_tokens"] == 8
+    assert span.attributes["gen_ai.response.model"] == "e-1"
+    assert span.attributes["gen_ai.embeddings.dimension.count"] == 256
+    exchange = Exchange(Api("embeddings", "input"))
+    exchange.keep(json.dumps(said).encode())
+    assert exchange.size < 3_000
