@@ -27,6 +27,9 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from benchmarks.rounds import serving, take_turns
+
+COMMAND = [sys.executable, "-m", "benchmarks.sdk_clients"]
 MODEL = "gpt-4o-mini"
 MESSAGES: Any = [{"role": "user", "content": ("question lorem ipsum dolor sit amet " * 17)[:600]}]
 ANSWER = ("answer tempor incididunt ut labore et dolore magna " * 9)[:400]
@@ -188,7 +191,7 @@ def block(call: Callable[[], None], flush: Flush, n_calls: int) -> float:
 
 
 def run_worker(system: str, endpoint: str, n_calls: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.sdk_clients", "--worker", system]
+    command = [*COMMAND, "--worker", system]
     command += ["--endpoint", endpoint, "--calls", str(n_calls)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result: dict[str, float] = json.loads(out.splitlines()[-1])
@@ -228,23 +231,10 @@ def main() -> None:
     if chosen.worker:
         print(json.dumps(measure(chosen.worker, chosen.endpoint, chosen.calls)))
         return
-    command = [sys.executable, "-m", "benchmarks.sdk_clients", "--serve"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
-        rounds = []
-        for number in range(chosen.rounds):
-            names = list(SYSTEMS)
-            names = names[number % 3 :] + names[: number % 3]
-            done = {name: run_worker(name, endpoint, chosen.calls) for name in names}
-            rounds.append(done)
-            print(f"round {number + 1} of {chosen.rounds}: {done}", file=sys.stderr, flush=True)
-    finally:
-        server.terminate()
-        server.wait()
-        if server.stdout is not None:
-            server.stdout.close()
+    with serving([*COMMAND, "--serve"]) as endpoint:
+        rounds = take_turns(
+            SYSTEMS, chosen.rounds, lambda name: run_worker(name, endpoint, chosen.calls)
+        )
     result = compare(rounds)
     if chosen.json:
         print(json.dumps(result))

@@ -12,7 +12,7 @@ decorated call gives the same facts as a span, with the content on an event, and
 - memory: what one call allocates that still stands when it is over, while it waits to be sent, in
   bytes and in blocks of the allocator.
 
-Ratios are medians over the rounds. Run: ``python benchmarks/sdk_overhead.py [--json]``.
+Ratios are medians over the rounds. Run: ``python -m benchmarks.sdk_overhead [--json]``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from benchmarks.rounds import serving, take_turns
+
+COMMAND = [sys.executable, "-m", "benchmarks.sdk_overhead"]
 MODEL = "gpt-4o-mini"
 PROMPT = ("question lorem ipsum dolor sit amet consectetur " * 13)[:600]
 ANSWER = ("answer tempor incididunt ut labore et dolore magna " * 9)[:400]
@@ -256,7 +259,7 @@ def measure(system: str, endpoint: str, n_paced: int, n_burst: int) -> dict[str,
 
 
 def run_worker(system: str, endpoint: str, n_paced: int, n_burst: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--worker", system, "--endpoint", endpoint]
+    command = [*COMMAND, "--worker", system, "--endpoint", endpoint]
     command += ["--paced", str(n_paced), "--burst", str(n_burst)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result: dict[str, float] = json.loads(out.splitlines()[-1])
@@ -314,24 +317,12 @@ def main() -> None:
         measured = measure(chosen.worker, chosen.endpoint, chosen.paced, chosen.burst)
         print(json.dumps(measured))
         return
-    server = subprocess.Popen(
-        [sys.executable, __file__, "--sink"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert server.stdout is not None
-        endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
-        rounds = []
-        for number in range(chosen.rounds):
-            names = list(SYSTEMS)
-            names = names[number % 3 :] + names[: number % 3]
-            done = {n: run_worker(n, endpoint, chosen.paced, chosen.burst) for n in names}
-            rounds.append(done)
-            print(f"round {number + 1} of {chosen.rounds}: {done}", file=sys.stderr, flush=True)
-    finally:
-        server.terminate()
-        server.wait()
-        if server.stdout is not None:
-            server.stdout.close()
+    with serving([*COMMAND, "--sink"]) as endpoint:
+        rounds = take_turns(
+            SYSTEMS,
+            chosen.rounds,
+            lambda name: run_worker(name, endpoint, chosen.paced, chosen.burst),
+        )
     result = compare(rounds)
     if chosen.json:
         print(json.dumps(result))
