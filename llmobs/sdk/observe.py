@@ -194,7 +194,7 @@ class _Observer:
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:
-                _fail(span, error)
+                span.finish_failed(error)
                 raise
             finally:
                 detach(token)
@@ -227,7 +227,7 @@ class _Observer:
         try:
             result = await coroutine
         except BaseException as error:
-            _fail(span, error)
+            span.finish_failed(error)
             raise
         finally:
             detach(token)
@@ -246,7 +246,7 @@ class _Observer:
             try:
                 result = await function(*args, **kwargs)
             except BaseException as error:
-                _fail(span, error)
+                span.finish_failed(error)
                 raise
             finally:
                 detach(token)
@@ -303,10 +303,3 @@ def _unpartial(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return function if inspect.isroutine(function) else type(function).__call__
-
-
-def _fail(span: LiveSpan, error: BaseException) -> None:
-    with guarded("end a span"):
-        span.fail(error)
-    with guarded("end a span"):
-        span.finish()

@@ -176,6 +176,10 @@ class Failure:
 class Reading(Protocol):
     """What an integration has kept of a client's call, to be read off the hot path."""
 
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory are kept."""
+
     def read(self, span: LiveSpan) -> None:
         """Set ``call``, ``answer``, ``facts`` and ``chunk_ns`` of the finished span."""
 
@@ -382,7 +386,16 @@ class LiveSpan(trace.Span):
             return
         if self.flags & _SAMPLED:
             self.sequence = runtime.buffer.next_number()
+        if self.reading is not None:
+            self.size += self.reading.size
         runtime.buffer.put(self)
+
+    def finish_failed(self, error: BaseException) -> None:
+        """End the span of a call that raised; raises nothing itself."""
+        with guarded("end a span"):
+            self.fail(error)
+        with guarded("end a span"):
+            self.finish()
 
     def release(self) -> None:
         """Let go of all that has been sent: a task that outlives the call holds the span itself."""

@@ -66,9 +66,7 @@ class Recorder:
 
     def fail(self, error: BaseException) -> None:
         """End the span with what the stream raised."""
-        with guarded("end a stream"):
-            self.span.fail(error)
-            self.span.finish()
+        self.span.finish_failed(error)
 
     def finish(self) -> None:
         """End the span."""

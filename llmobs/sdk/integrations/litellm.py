@@ -103,7 +103,7 @@ class _Targets:
                 try:
                     result = await function(*args, **kwargs)
                 except BaseException as error:
-                    _fail(span, error)
+                    span.finish_failed(error)
                     raise
                 finally:
                     detach(token)
@@ -121,7 +121,7 @@ class _Targets:
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:
-                _fail(span, error)
+                span.finish_failed(error)
                 raise
             finally:
                 detach(token)
@@ -172,13 +172,6 @@ class _Targets:
                 self._known.clear()
             self._known[said_as] = known
         return known
-
-
-def _fail(span: LiveSpan, error: BaseException) -> None:
-    with guarded("end a client's span"):
-        span.fail(error)
-    with guarded("end a client's span"):
-        span.finish()
 
 
 def _pass_on(span: LiveSpan, result: Any) -> Any:

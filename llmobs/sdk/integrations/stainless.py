@@ -90,7 +90,7 @@ class _Watch:
             try:
                 result = original(client, *args, **kwargs)
             except BaseException as error:
-                _fail(span, error)
+                span.finish_failed(error)
                 raise
             finally:
                 detach(token)
@@ -113,7 +113,7 @@ class _Watch:
             try:
                 result = await original(client, *args, **kwargs)
             except BaseException as error:
-                _fail(span, error)
+                span.finish_failed(error)
                 raise
             finally:
                 detach(token)
@@ -175,27 +175,12 @@ def _ask_for_usage(options: Any, body: Any) -> None:
         options.json_data = {**body, "stream_options": {"include_usage": True}}
 
 
-def _fail(span: LiveSpan, error: BaseException) -> None:
-    with guarded("end a client's span"):
-        span.fail(error)
-    with guarded("end a client's span"):
-        _weigh(span)
-        span.finish()
-
-
 def _end(span: LiveSpan) -> None:
     """End the span, where no stream goes on."""
     exchange = span.reading
     if isinstance(exchange, Exchange) and exchange.pieces is None:
         with guarded("end a client's span"):
-            _weigh(span)
             span.finish()
-
-
-def _weigh(span: LiveSpan) -> None:
-    exchange = span.reading
-    if isinstance(exchange, Exchange):
-        span.size += exchange.size
 
 
 def _exchange() -> tuple[LiveSpan, Exchange] | None:
@@ -293,7 +278,7 @@ class _Noting:
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._fail(error)
+            self._span.finish_failed(error)
             raise
         self._finish()
 
@@ -306,7 +291,7 @@ class _Noting:
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._fail(error)
+            self._span.finish_failed(error)
             raise
         self._finish()
 
@@ -320,14 +305,7 @@ class _Noting:
 
     def _finish(self) -> None:
         with guarded("end a client's stream"):
-            if not self._span.end_ns:
-                _weigh(self._span)
-                self._span.finish()
-
-    def _fail(self, error: BaseException) -> None:
-        with guarded("end a client's stream"):
-            self._span.fail(error)
-        self._finish()
+            self._span.finish()
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
