@@ -20,7 +20,7 @@ __all__ = ["delete"]
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.as_json
 @options.url
-@click.option("--token", envvar="LLMOBS_ADMIN_TOKEN", help="The server's admin token.")
+@options.admin_token
 def delete(
     user: str | None, session: str | None, yes: bool, as_json: bool, url: str, token: str | None
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import click
 
 __all__ = [
+    "admin_token",
     "as_json",
     "begin",
     "config",
@@ -16,6 +17,7 @@ __all__ = [
     "key",
     "limit",
     "patience",
+    "scorers",
     "since",
     "token",
     "until",
@@ -33,6 +35,12 @@ url: Final = click.option(
     help="Address of the server's page.",
 )
 token: Final = click.option("--token", envvar="LLMOBS_WEB_TOKEN", help="The server's web token.")
+admin_token: Final = click.option(
+    "--token", envvar="LLMOBS_ADMIN_TOKEN", help="The server's admin token."
+)
+scorers: Final = click.option(
+    "--scorer", "scorers", multiple=True, help="Only this one; may be given again."
+)
 
 # Of its OTLP port.
 key: Final = click.option("--key", envvar="LLMOBS_INGEST_KEY", help="An ingest key of the server.")

@@ -21,10 +21,10 @@ _DONE: Final = -1
 @click.command()
 @options.begin("7d")
 @options.until
-@click.option("--scorer", "scorers", multiple=True, help="Only this one; may be given again.")
+@options.scorers
 @options.as_json
 @options.url
-@click.option("--token", envvar="LLMOBS_ADMIN_TOKEN", help="The server's admin token.")
+@options.admin_token
 @click.pass_context
 def rescore(
     ctx: click.Context,

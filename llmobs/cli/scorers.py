@@ -133,7 +133,7 @@ def bench(only: Sequence[str], files: Sequence[Path], as_json: bool) -> None:
     show_default=True,
     help="Share of benign texts that may fail.",
 )
-@click.option("--scorer", "only", multiple=True, help="Only this one; may be given again.")
+@options.scorers
 @options.as_json
 @click.option("--toml", "as_toml", is_flag=True, help="Print what to put into llmobs.toml.")
 @options.url
@@ -142,7 +142,7 @@ def calibrate(
     since: str,
     until: str | None,
     fpr: float,
-    only: Sequence[str],
+    scorers: Sequence[str],
     as_json: bool,
     as_toml: bool,
     url: str,
@@ -153,7 +153,7 @@ def calibrate(
     Traffic counts as benign: attacks among it make a threshold stricter. The interval holds the
     threshold of all such traffic with 95 %; – where there are too few texts.
     """
-    query = {"since": since, "until": until, "fpr": fpr, "scorer": ",".join(only) or None}
+    query = {"since": since, "until": until, "fpr": fpr, "scorer": ",".join(scorers) or None}
     rows = Api(url, token).get("calibration", **query)["rows"]
     columns: tuple[Column, ...] = (
         ("name", "scorer", _text),

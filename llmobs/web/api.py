@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, Final, Literal, TypeAlias, cast
 
@@ -269,11 +270,8 @@ class Api:
             )
         window = query.window()
         after = query.whole("after", NOTHING, low=0, high=2**63 - 1)
-        names = _names(query)
-        try:
-            row = self._rescore(window.since_ns, window.until_ns, names, after)
-        except ConfigurationError as error:
-            raise BadQueryError(str(error), hint="`llmobs scorers list` shows them.") from error
+        with _known_scorers():
+            row = self._rescore(window.since_ns, window.until_ns, _names(query), after)
         return {"window": window.to_json(), **row}
 
     def calibration(self, query: Query) -> Row:
@@ -282,10 +280,8 @@ class Api:
             raise NotFoundError("this process has no scorers", hint="Ask the one that scores.")
         window = query.window("7d")
         share = query.share("fpr", 0.01)
-        try:
+        with _known_scorers():
             rows = self._calibrate(window.since_ns, window.until_ns, share, _names(query))
-        except ConfigurationError as error:
-            raise BadQueryError(str(error), hint="`llmobs scorers list` shows them.") from error
         return {"window": window.to_json(), "fpr": share, "rows": rows}
 
     def status(self, query: Query) -> Row:
@@ -353,6 +349,15 @@ BY_ID: Final[Mapping[str, Callable[[Api, Query, str], Row]]] = {
     "findings": Api.finding,
 }
 """Address before ``/{id}`` to method; none takes a parameter."""
+
+
+@contextmanager
+def _known_scorers() -> Iterator[None]:
+    """Answer to a name that no scorer has as to any other wrong parameter."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise BadQueryError(str(error), hint="`llmobs scorers list` shows them.") from error
 
 
 def _names(query: Query) -> list[str]:
