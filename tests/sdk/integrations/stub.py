@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.listener import serving
 
 __all__ = ["Reply", "Stub", "anthropic_events", "chat", "chat_chunks", "response_events", "stub"]
 
@@ -88,18 +90,11 @@ def stub() -> Iterator[Stub]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    kept.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
-        yield kept
-    finally:
-        kept.ended.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as kept.url:
+        try:
+            yield kept
+        finally:
+            kept.ended.set()
 
 
 def _event(event: dict[str, Any]) -> str:
