@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, get_args
 
 import numpy as np
@@ -78,10 +79,11 @@ def check_scorer(scorer: Scorer) -> None:
         _check_words(scorer, column)
         _check_same(scorer, column, _ask(scorer, target, rows), "when it is asked again")
         turned = _ask(scorer, target, rows[::-1])
-        _check_same(scorer, column, _turned(turned), "in another order")
+        _check_same(scorer, column, _part(turned, slice(None, None, -1)), "in another order")
         for number, row in enumerate(rows):
             alone = _ask(scorer, target, [row])
-            _check_same(scorer, _taken(column, number), alone, "alone than beside others")
+            same = _part(column, slice(number, number + 1))
+            _check_same(scorer, same, alone, "alone than beside others")
 
 
 def _check_description(scorer: Scorer) -> None:
@@ -136,26 +138,12 @@ def _check_same(scorer: Scorer, one: ScoreColumn, other: ScoreColumn, when: str)
     )
 
 
-def _taken(column: ScoreColumn, number: int) -> ScoreColumn:
-    where = slice(number, number + 1)
-    return ScoreColumn(
-        column.name,
-        column.version,
-        column.target,
-        column.values[where],
-        column.labels[where],
-        column.explanations[where],
-    )
-
-
-def _turned(column: ScoreColumn) -> ScoreColumn:
-    return ScoreColumn(
-        column.name,
-        column.version,
-        column.target,
-        column.values[::-1],
-        column.labels[::-1],
-        column.explanations[::-1],
+def _part(column: ScoreColumn, where: slice) -> ScoreColumn:
+    return replace(
+        column,
+        values=column.values[where],
+        labels=column.labels[where],
+        explanations=column.explanations[where],
     )
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from llmobs.analyzer.score.base import ScoringInput, Target, Verdicts
 from llmobs.analyzer.score.once import once_a_batch
 from llmobs.analyzer.score.pairs import distinct_pairs
+from llmobs.analyzer.score.verdicts import spread
 from llmobs.measures.text import load_grounding
 
 __all__ = ["Groundedness"]
@@ -40,12 +39,11 @@ class Groundedness:
             _verdict(value, n, place, self._model.threshold)
             for value, n, place in zip(values.tolist(), counts.tolist(), places, strict=True)
         ]
-        verdicts.append(("", ""))  # -1 finds the last
-        spread = [verdicts[row] for row in pairs.rows.tolist()]
-        return Verdicts(
-            np.append(values, np.nan)[pairs.rows],
-            [label for label, _ in spread],
-            [explanation for _, explanation in spread],
+        return spread(
+            pairs.rows,
+            values,
+            [label for label, _ in verdicts],
+            [explanation for _, explanation in verdicts],
         )
 
 

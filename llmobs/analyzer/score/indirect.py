@@ -34,5 +34,5 @@ class IndirectInjection:
             for value, (start, end), fail in zip(values.tolist(), places, fails, strict=True)
         ]
         return spread(
-            distinct, values, ["fail" if fail else "pass" for fail in fails], explanations
+            distinct.rows, values, ["fail" if fail else "pass" for fail in fails], explanations
         )

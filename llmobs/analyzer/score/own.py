@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmobs.analyzer.score.base import ScoringInput, Target, Verdicts
+from llmobs.analyzer.score.pairs import distinct_pairs
+from llmobs.analyzer.score.verdicts import spread
 from llmobs.errors import ConfigurationError
 
 __all__ = ["NAME", "FunctionScorer", "Verdict", "scorer"]
@@ -77,12 +79,11 @@ class FunctionScorer:
         """
         texts, rows = _pairs(batch) if target == "pair" else _texts(batch, target)
         verdicts = [self._verdict(answer) for answer in self._answers(texts)]
-        verdicts.append(Verdict(np.nan))  # -1 finds the last: no text
-        values, labels, explanations = zip(*verdicts, strict=True)
-        return Verdicts(
-            np.asarray(values, np.float64)[rows],
-            [labels[row] for row in rows.tolist()],
-            [explanations[row] for row in rows.tolist()],
+        return spread(
+            rows,
+            np.array([verdict.value for verdict in verdicts], np.float64),
+            [verdict.label for verdict in verdicts],
+            [verdict.explanation for verdict in verdicts],
         )
 
     def _answers(self, texts: Sequence[tuple[str, ...]]) -> Sequence[Answer]:
@@ -216,10 +217,9 @@ def _texts(
 def _pairs(batch: ScoringInput) -> tuple[list[tuple[str, ...]], npt.NDArray[np.int64]]:
     """Return the different pairs of question and answer, and which of them each span has."""
     inputs, outputs = batch.distinct("input"), batch.distinct("output")
-    number: dict[tuple[int, int], int] = {}
-    rows = [
-        number.setdefault((asked, answered), len(number)) if min(asked, answered) >= 0 else -1
-        for asked, answered in zip(inputs.rows.tolist(), outputs.rows.tolist(), strict=True)
+    pairs = distinct_pairs(inputs, outputs)
+    texts: list[tuple[str, ...]] = [
+        (inputs.texts[asked], outputs.texts[answered])
+        for asked, answered in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
     ]
-    texts: list[tuple[str, ...]] = [(inputs.texts[a], outputs.texts[b]) for a, b in number]
-    return texts, np.asarray(rows, np.int64)
+    return texts, pairs.rows

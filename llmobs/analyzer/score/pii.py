@@ -27,7 +27,7 @@ class Pii:
         distinct = batch.distinct("input" if target == "input" else "output")
         found = pii(distinct.texts)
         return spread(
-            distinct,
+            distinct.rows,
             np.array([len(spans) for spans in found], np.float64),
             ["fail" if spans else "pass" for spans in found],
             [_explanation(spans) for spans in found],

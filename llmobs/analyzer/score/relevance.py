@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from llmobs.analyzer.score.base import ScoringInput, Target, Verdicts
 from llmobs.analyzer.score.once import once_a_batch
 from llmobs.analyzer.score.pairs import distinct_pairs
+from llmobs.analyzer.score.verdicts import spread
 from llmobs.measures.text import load_relevance
 
 __all__ = ["Relevance"]
@@ -35,11 +34,10 @@ class Relevance:
         judged = self._model.judge(
             inputs.features.take(pairs.first), outputs.features.take(pairs.second)
         )
-        values = np.append(judged, np.nan)[pairs.rows]  # -1 finds the last
-        fails = values < self._model.threshold  # NaN is not
-        known = np.isfinite(values)
-        return Verdicts(
-            values,
-            ["" if not k else "fail" if f else "pass" for k, f in zip(known, fails, strict=True)],
-            ["the answer is about something else" if f else "" for f in fails],
+        fails = judged < self._model.threshold  # NaN is not
+        return spread(
+            pairs.rows,
+            judged,
+            ["fail" if fail else "pass" for fail in fails],
+            ["the answer is about something else" if fail else "" for fail in fails],
         )

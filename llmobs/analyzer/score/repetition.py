@@ -32,5 +32,5 @@ class Repetition:
             for value, start, fail in zip(values.tolist(), starts.tolist(), fails, strict=True)
         ]
         return spread(
-            distinct, values, ["fail" if fail else "pass" for fail in fails], explanations
+            distinct.rows, values, ["fail" if fail else "pass" for fail in fails], explanations
         )

@@ -47,26 +47,11 @@ class Rule:
         return values < self.threshold if self.fails_below else values >= self.threshold
 
 
-class _Languages:
-    """The language of each span's question; asked once a batch, whatever the number of scorers."""
-
-    def __init__(self) -> None:
-        self._language = Language()
-        self._batch: ScoringInput | None = None
-        self._labels: npt.NDArray[np.str_] = np.array([], np.str_)
-
-    def of(self, batch: ScoringInput) -> npt.NDArray[np.str_]:
-        if batch is not self._batch:
-            labels = self._language.score(batch, "input").labels
-            self._batch, self._labels = batch, np.array(labels, np.str_)
-        return self._labels
-
-
 class _WithThresholds:
     """A scorer whose labels follow rules. Its version changes with them."""
 
-    def __init__(self, scorer: Scorer, rules: Sequence[Rule], languages: _Languages) -> None:
-        self._scorer, self._languages = scorer, languages
+    def __init__(self, scorer: Scorer, rules: Sequence[Rule], language: Language) -> None:
+        self._scorer, self._language = scorer, language
         self._rules = sorted(rules, key=lambda rule: rule.rank)
         self.name, self.targets = scorer.name, scorer.targets
         told = repr([astuple(rule) for rule in self._rules])
@@ -95,7 +80,8 @@ class _WithThresholds:
         if rule.service:
             rows &= np.array(batch.spans.texts("service"), np.str_) == rule.service
         if rule.language:
-            rows &= self._languages.of(batch) == rule.language
+            labels = self._language.score(batch, "input").labels
+            rows &= np.array(labels, np.str_) == rule.language
         return rows
 
 
@@ -119,11 +105,11 @@ def with_thresholds(scorers: Sequence[Scorer], rules: Collection[Rule]) -> list[
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
         raise ConfigurationError(f"two thresholds are of {' '.join(filter(None, twice))}")
-    languages = _Languages()
+    language = Language()
     of: dict[str, list[Rule]] = {}
     for rule in rules:
         of.setdefault(rule.score, []).append(rule)
     return [
-        _WithThresholds(scorer, of[scorer.name], languages) if scorer.name in of else scorer
+        _WithThresholds(scorer, of[scorer.name], language) if scorer.name in of else scorer
         for scorer in scorers
     ]

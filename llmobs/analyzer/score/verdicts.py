@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from llmobs.analyzer.score.base import DistinctTexts, Scorer, Target, Verdicts
 from llmobs.measures.text import Head
@@ -14,13 +15,19 @@ __all__ = ["as_column", "head_verdicts", "spread"]
 
 
 def spread(
-    distinct: DistinctTexts,
+    rows: npt.NDArray[np.int64],
     values: FloatArray,
     labels: Sequence[str],
     explanations: Sequence[str],
 ) -> Verdicts:
-    """Hand every span the verdict on its text; NaN and "" where it has none."""
-    rows = distinct.rows
+    """Hand every span the verdict on its text, or pair of texts.
+
+    Args:
+        rows: Which of the texts each span has; -1: none, and then NaN and "" are said of it.
+        values: Of the texts; NaN: nothing to say of this one.
+        labels: Likewise.
+        explanations: Likewise.
+    """
     known = [*map(bool, np.isfinite(values)), False]  # -1 finds the last: no text
     return Verdicts(
         np.append(values, np.nan)[rows],
@@ -46,7 +53,9 @@ def head_verdicts(
         explain(value, position) if fail else ""
         for value, position, fail in zip(values.tolist(), positions.tolist(), fails, strict=True)
     ]
-    return spread(distinct, values, ["fail" if fail else "pass" for fail in fails], explanations)
+    return spread(
+        distinct.rows, values, ["fail" if fail else "pass" for fail in fails], explanations
+    )
 
 
 def as_column(
